@@ -1,0 +1,55 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
+UV_COMPILE := $(VENV)/uv/bin/uv pip compile --quiet --universal --generate-hashes --no-header \
+	--python-version 3.11 --prerelease if-necessary-or-explicit --upgrade pyproject.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help run install test check format lock clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(VENV)/.run  ## Serve on port 3001 with an embedded database in ./data
+	@exec $(BIN)/python -m stream_service --embedded
+
+install: $(VENV)/.serve  ## Install what a deployment needs, to serve on MONGO_URL
+
+test: $(VENV)/.dev  ## Prove it: the tests, on an embedded database or on MONGO_URL
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev  ## Format, lint, types, and the tests with a floor under their coverage
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest --quiet
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --fail-under 95
+
+format: $(VENV)/.dev  ## Format the code and mend what the linter can
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+lock: | $(VENV)/bin  ## Look for newer dependencies and lock them in requirements/
+	$(BIN)/python -m venv $(VENV)/uv
+	$(VENV)/uv/bin/pip install --quiet --disable-pip-version-check uv
+	$(UV_COMPILE) --output-file requirements/serve.txt
+	$(UV_COMPILE) --extra embedded --constraint requirements/serve.txt \
+		--output-file requirements/run.txt
+	$(UV_COMPILE) --extra embedded --group dev --constraint requirements/run.txt \
+		--output-file requirements/dev.txt
+
+clean:  ## Remove what make made, except ./data
+	rm -rf $(VENV) .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+$(VENV)/bin:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo \
+		"stream-service needs Python 3.11 or newer; PYTHON=... make names one" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# One environment for all: what is installed later adds to what is there.
+$(VENV)/.serve $(VENV)/.run $(VENV)/.dev: $(VENV)/.%: requirements/%.txt | $(VENV)/bin
+	$(PIP_INSTALL) --requirement $<
+	@touch $@

@@ -1,0 +1,3 @@
+"""Decides whether a session may watch one more stream, and keeps the count right."""
+
+__version__ = "0.1.0"
