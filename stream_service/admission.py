@@ -1,0 +1,187 @@
+"""The rules of the limit, as a pure function: no clock, no store, no HTTP.
+
+A slot is the unit of admission. Whoever claims slot 0, 1 ... limit - 1 of a session may watch; the
+store lets one stream at a time have a slot. These rules only choose what to try, from a fresh view
+of the session. What is tried can be lost to somebody else who was faster; then the view was too
+old, and the start has to look again. So nobody is admitted beyond the limit, for want of a slot,
+and nobody is refused wrongly, because only a fresh view refuses.
+
+Two properties of `plan` carry the proof, and are tested as such:
+
+- It claims the lowest free slot, and as many in all as the limit leaves. Then the cap holds even
+  while streams from before a lowered limit sit in higher slots: slot s is claimed only when s
+  streams lie below it, and with m above it, s + m + 1 <= limit.
+- It refuses only on what the view holds, never on what other starts beside it are about to get.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from stream_service.streams import Stream, new_token
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+OLDEST = "oldest"
+STALEST = "stalest"
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """One request for one more stream.
+
+    Attributes:
+        session: Digest of the session id.
+        limit: How many active streams this session may have, 1 to 100.
+        device: Label for lists and refusals, or None.
+        content: Label for lists and refusals, or None.
+        replace: A stream id, "oldest", "stalest", or None.
+        idempotency_key: Digest of the client's key, or None.
+        token: Random part of the id to be. It stays the same while the start tries again, so that
+            a claim whose answer was lost is recognised as this start's own.
+    """
+
+    session: str
+    limit: int
+    device: str | None = None
+    content: str | None = None
+    replace: str | None = None
+    idempotency_key: str | None = None
+    token: str = field(default_factory=new_token)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Take this free slot, as the `active`-th stream of the session."""
+
+    slot: int
+    active: int
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """End `victim` and take its slot in the same step.
+
+    With `unless_renewed` only if it has not been renewed since the view was read, so that a stream
+    that beats is never taken for a ghost.
+    """
+
+    victim: Stream
+    active: int
+    unless_renewed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """This start has its stream already: a replay, or a claim whose answer was lost."""
+
+    stream: Stream
+    active: int
+    replay: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """The session is at its limit."""
+
+    streams: list[Stream]
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Take the idempotency key off this stream, which is over, then look again."""
+
+    expired: Stream
+
+
+@dataclass(frozen=True, slots=True)
+class LookAgain:
+    """What this start would get depends on others that are being tried right now."""
+
+
+Decision = Claim | TakeOver | Settled | Refuse | Forget | LookAgain
+
+
+def plan(view: Sequence[Stream], starts: Sequence[Start], now: datetime) -> list[Decision]:
+    """Decide what each start of one session shall try.
+
+    Args:
+        view: The session's active streams, and those over whose idempotency key a start has.
+        starts: Starts of that one session, in the order of their arrival.
+        now: The time at which `view` was asked for.
+
+    Returns:
+        One decision per start, in order. Claims of one plan never meet in the same slot.
+    """
+    active = sorted((s for s in view if s.is_active(now)), key=lambda s: (s.started_at, s.slot))
+    expired = {s.idempotency_key: s for s in view if not s.is_active(now)}
+    session = _Session(active, expired)
+    return [session.decide(start) for start in starts]
+
+
+class _Session:
+    """A session while one plan is made: what is active, and what the plan has given away."""
+
+    def __init__(self, active: list[Stream], expired: dict[str | None, Stream]) -> None:
+        self._active = active
+        self._expired = expired
+        self._by_id = {stream.stream_id: stream for stream in active}
+        self._by_key: dict[str | None, Stream] = {
+            stream.idempotency_key: stream for stream in active if stream.idempotency_key
+        }
+        self._occupied = {stream.slot for stream in active}
+        self._count = len(active)
+        self._victims: set[str] = set()
+        self._keys: set[str] = set()
+
+    def decide(self, start: Start) -> Decision:
+        key = start.idempotency_key
+        settled = self._settled(start)
+        if settled is not None:
+            return settled
+        if key is not None:
+            if key in self._keys:
+                return LookAgain()
+            self._keys.add(key)
+        decision = self._admit(start)
+        forgotten = self._expired.get(key) if key is not None else None
+        if forgotten is None or isinstance(decision, Refuse | LookAgain):
+            return decision
+        # The key is unique in the session. A claim of the very slot that still bears it writes
+        # over it; from any other slot it has to be taken off first.
+        slot = decision.slot if isinstance(decision, Claim) else None
+        return decision if slot == forgotten.slot else Forget(forgotten)
+
+    def _settled(self, start: Start) -> Settled | None:
+        for stream in self._active:
+            if stream.stream_id.endswith(start.token):
+                return Settled(stream, len(self._active), replay=False)
+        replayed = self._by_key.get(start.idempotency_key)
+        return Settled(replayed, len(self._active), replay=True) if replayed else None
+
+    def _admit(self, start: Start) -> Claim | TakeOver | Refuse | LookAgain:
+        named = self._by_id.get(start.replace) if start.replace else None
+        if named is not None and len(self._active) <= start.limit:
+            return self._take_over(named, unless_renewed=False)
+        if len(self._active) == start.limit and start.replace in (OLDEST, STALEST):
+            if start.replace == OLDEST:
+                return self._take_over(self._active[0], unless_renewed=False)
+            stalest = min(self._active, key=lambda stream: stream.expires_at)
+            return self._take_over(stalest, unless_renewed=True)
+        if len(self._active) >= start.limit:
+            return Refuse(self._active)
+        if self._count >= start.limit:
+            return LookAgain()
+        slot = next(slot for slot in range(start.limit) if slot not in self._occupied)
+        self._occupied.add(slot)
+        self._count += 1
+        return Claim(slot, self._count)
+
+    def _take_over(self, victim: Stream, *, unless_renewed: bool) -> TakeOver | LookAgain:
+        if victim.stream_id in self._victims:
+            return LookAgain()
+        self._victims.add(victim.stream_id)
+        return TakeOver(victim, len(self._active), unless_renewed)

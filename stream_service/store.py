@@ -1,0 +1,340 @@
+"""Streams in MongoDB. The only module that knows the driver.
+
+Its verbs take everything that is wanted at one moment and spend one command on it, however many
+sessions that concerns. Only plain operators are used, so that the same code is right on MongoDB, on
+a sharded cluster, on the embedded server and on the test double; and every filter names `session`,
+the shard key, so that a router can ask one shard alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import IndexModel, ReadPreference, UpdateOne, WriteConcern
+from pymongo.errors import (
+    BulkWriteError,
+    ConfigurationError,
+    InvalidURI,
+    OperationFailure,
+    PyMongoError,
+)
+from pymongo.read_concern import ReadConcern
+
+from stream_service.settings import SettingsError
+from stream_service.streams import StoreUnavailableError, Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+log = logging.getLogger(__name__)
+
+COMMAND_TIMEOUT = timedelta(seconds=1.5)
+"""How long one command may take, finding a server and all: within the deadline of a request."""
+
+TOLERATED_SKEW = timedelta(seconds=10)
+"""How far the clocks of two processes may be apart.
+
+A stopped stream is dated this far back, so that its slot is free at once for a process whose clock
+is behind the one that stopped it.
+"""
+
+_DUPLICATE_KEY = 11000
+_INDEX_CONFLICTS = (85, 86)  # IndexOptionsConflict, IndexKeySpecsConflict
+_ALL_IN_FIRST_BATCH = 100_000
+
+_INDEXES = (
+    IndexModel([("session", 1)]),
+    # A start that is tried again while its first try still waits in another process must not get
+    # a second slot. Unique per session, which a sharded cluster can enforce.
+    IndexModel(
+        [("session", 1), ("idempotency_key", 1)],
+        unique=True,
+        partialFilterExpression={"idempotency_key": {"$type": "string"}},
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A stream to be put into its slot.
+
+    Attributes:
+        stream: What the slot shall hold.
+        victim: The active stream whose slot it takes over; None claims a free slot.
+        unless_renewed: Whether a victim that was renewed since it was read keeps its slot.
+    """
+
+    stream: Stream
+    victim: Stream | None = None
+    unless_renewed: bool = False
+
+
+class MongoStore:
+    """The collection `streams` of one database: one document is one stream in one slot.
+
+    Every verb raises `StoreUnavailableError` when the database gives no answer in time. For a verb
+    that writes the outcome is unknown then: the write may still be done.
+    """
+
+    def __init__(
+        self, client: AsyncIOMotorClient[Any], database: str, retention: timedelta
+    ) -> None:
+        """Nothing is sent yet; the indexes are made by the first verb that reaches the database.
+
+        Args:
+            client: A motor client whose commands end within `COMMAND_TIMEOUT`.
+            database: Name of the database.
+            retention: How long a stream that is over is remembered.
+        """
+        self._client = client
+        # Whatever the URL says: a stale read would refuse wrongly, and a write that a crash can
+        # undo would admit one more.
+        self._streams = client[database].get_collection(
+            "streams",
+            read_preference=ReadPreference.PRIMARY,
+            read_concern=ReadConcern("local"),
+            write_concern=WriteConcern(w="majority", j=True),
+        )
+        self._retention = retention
+        self._prepared = False
+        self._preparing = asyncio.Lock()
+
+    @classmethod
+    def connect(cls, url: str, database: str, retention: timedelta) -> MongoStore:
+        """Make a store on its own client. Connects in the background, and again when it has to.
+
+        Raises:
+            SettingsError: The driver cannot use the URL.
+        """
+        milliseconds = int(COMMAND_TIMEOUT.total_seconds() * 1000)
+        try:
+            client: AsyncIOMotorClient[Any] = AsyncIOMotorClient(
+                url, appname="stream-service", tz_aware=True, timeoutMS=milliseconds
+            )
+        except (ConfigurationError, InvalidURI, ValueError) as error:
+            raise SettingsError(
+                f"MONGO_URL cannot be used by the driver ({type(error).__name__}): "
+                "check its options and, for mongodb+srv, the DNS name"
+            ) from None
+        return cls(client, database, retention)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    async def prepare(self) -> None:
+        """Make the indexes, or change the retention of the one that is there. Done once."""
+        async with self._preparing:
+            if self._prepared:
+                return
+            with _translated_errors():
+                for index in _INDEXES:
+                    document = index.document
+                    options = {k: v for k, v in document.items() if k not in ("key", "name")}
+                    await self._streams.create_index(list(document["key"].items()), **options)
+                await self._make_ttl_index()
+            self._prepared = True
+
+    async def _make_ttl_index(self) -> None:
+        seconds = int(self._retention.total_seconds())
+        try:
+            await self._streams.create_index("expires_at", expireAfterSeconds=seconds)
+        except OperationFailure as error:
+            if error.code not in _INDEX_CONFLICTS:
+                raise
+            await self._streams.database.command(
+                "collMod",
+                self._streams.name,
+                index={"keyPattern": {"expires_at": 1}, "expireAfterSeconds": seconds},
+            )
+            log.info("retention changed", extra={"retention_seconds": seconds})
+
+    async def ping(self) -> None:
+        """Return if the database answers and is ready to be used."""
+        await self.prepare()
+        with _translated_errors():
+            await self._client.admin.command("ping")
+
+    async def read(
+        self, sessions: Collection[str], keys: Collection[str], now: datetime
+    ) -> dict[str, list[Stream]]:
+        """Read the active streams of these sessions, in one command.
+
+        Args:
+            sessions: Digests of session ids.
+            keys: Digests of idempotency keys: the streams that bear one are read even when over.
+            now: Streams whose lease runs at this time are active.
+
+        Returns:
+            The streams by session; a session without any is absent.
+        """
+        await self._ready()
+        query: dict[str, Any] = {"session": {"$in": list(sessions)}}
+        active = {"expires_at": {"$gt": now}}
+        if keys:
+            query["$or"] = [active, {"idempotency_key": {"$in": list(keys)}}]
+        else:
+            query |= active
+        found: dict[str, list[Stream]] = {}
+        with _translated_errors():
+            cursor = self._streams.find(query, batch_size=_ALL_IN_FIRST_BATCH)
+            for document in await cursor.to_list(None):
+                found.setdefault(document["session"], []).append(_stream(document))
+        return found
+
+    async def write(self, writes: Sequence[Write], now: datetime) -> list[bool]:
+        """Put streams into slots, each on its own condition, in one command.
+
+        A claim succeeds if its slot is free at `now`, a take-over if its victim is still active
+        there.
+
+        Returns:
+            One answer per write: True if the stream has the slot, False if the caller has to look
+            again. A take-over that was done can be among the latter when another one beside it was
+            not, since the database counts take-overs but does not say which ones it did.
+        """
+        await self._ready()
+        lost: set[int] = set()
+        with _translated_errors():
+            try:
+                operations = [_operation(write, now) for write in writes]
+                done = await self._streams.bulk_write(operations, ordered=False)
+                matched, upserted = done.matched_count, done.upserted_count
+            except BulkWriteError as error:
+                details = error.details
+                errors = details["writeErrors"]
+                if details["writeConcernErrors"] or any(
+                    e["code"] != _DUPLICATE_KEY for e in errors
+                ):
+                    raise
+                # Either key will do: the slot's, somebody has it, or the idempotency key's,
+                # another try of this start was faster. A fresh view tells.
+                lost = {e["index"] for e in errors}
+                matched, upserted = details["nMatched"], details["nUpserted"]
+        claims = {i for i, write in enumerate(writes) if write.victim is None}
+        take_overs = len(writes) - len(claims)
+        take_overs_done = matched + upserted - len(claims - lost)
+        if take_overs_done < take_overs:
+            return [i in claims and i not in lost for i in range(len(writes))]
+        return [i not in lost for i in range(len(writes))]
+
+    async def renew(
+        self, session: str, stream_id: str, now: datetime, until: datetime
+    ) -> Stream | None:
+        """Let the lease of a stream that is active at `now` run on, never to an earlier end.
+
+        Returns:
+            The stream as it is afterwards, or None if it is not active.
+        """
+        await self._ready()
+        with _translated_errors():
+            document = await self._streams.find_one_and_update(
+                {**_key(session, stream_id), "stream_id": stream_id, "expires_at": {"$gt": now}},
+                {"$max": {"expires_at": until}},
+                return_document=True,
+            )
+        return document and _stream(document)
+
+    async def end(self, session: str, stream_id: str, now: datetime) -> bool:
+        """Stop a stream that is active at `now`, leaving a tombstone.
+
+        Returns:
+            Whether it was active.
+        """
+        await self._ready()
+        with _translated_errors():
+            done = await self._streams.update_one(
+                {**_key(session, stream_id), "stream_id": stream_id, "expires_at": {"$gt": now}},
+                {
+                    "$set": {"ended": "stopped", "expires_at": now - TOLERATED_SKEW},
+                    "$unset": {"idempotency_key": ""},
+                },
+            )
+        return done.matched_count == 1
+
+    async def forget_key(self, expired: Stream, now: datetime) -> None:
+        """Take the idempotency key off a stream that is over at `now`."""
+        await self._ready()
+        with _translated_errors():
+            await self._streams.update_one(
+                {
+                    **_key(expired.session, expired.stream_id),
+                    "stream_id": expired.stream_id,
+                    "expires_at": {"$lte": now},
+                },
+                {"$unset": {"idempotency_key": ""}},
+            )
+
+    async def slot_of(self, session: str, stream_id: str) -> Stream | None:
+        """Read what the slot of this stream holds now: the stream or its successor."""
+        await self._ready()
+        with _translated_errors():
+            document = await self._streams.find_one(_key(session, stream_id))
+        return document and _stream(document)
+
+    async def _ready(self) -> None:
+        if not self._prepared:
+            await self.prepare()
+
+
+def _key(session: str, stream_id: str) -> dict[str, Any]:
+    slot = stream_id.partition("-")[0]
+    return {"_id": f"{session}/{slot}", "session": session}
+
+
+def _operation(write: Write, now: datetime) -> UpdateOne:
+    stream, victim = write.stream, write.victim
+    to_set: dict[str, Any] = {
+        "slot": stream.slot,
+        "stream_id": stream.stream_id,
+        "device": stream.device,
+        "content": stream.content,
+        "started_at": stream.started_at,
+        "expires_at": stream.expires_at,
+    }
+    to_unset = {"ended": ""}
+    for name, value in (
+        ("idempotency_key", stream.idempotency_key),
+        ("replaced", stream.replaced),
+    ):
+        if value is None:
+            to_unset[name] = ""
+        else:
+            to_set[name] = value
+    update = {"$set": to_set, "$unset": to_unset}
+    where = _key(stream.session, stream.stream_id)
+    if victim is None:
+        return UpdateOne({**where, "expires_at": {"$lte": now}}, update, upsert=True)
+    expires_at = victim.expires_at if write.unless_renewed else {"$gt": now}
+    return UpdateOne({**where, "stream_id": victim.stream_id, "expires_at": expires_at}, update)
+
+
+def _stream(document: dict[str, Any]) -> Stream:
+    return Stream(
+        session=document["session"],
+        stream_id=document["stream_id"],
+        device=document["device"],
+        content=document["content"],
+        started_at=document["started_at"],
+        expires_at=document["expires_at"],
+        idempotency_key=document.get("idempotency_key"),
+        stopped=document.get("ended") == "stopped",
+        replaced=document.get("replaced"),
+    )
+
+
+@contextmanager
+def _translated_errors() -> Iterator[None]:
+    try:
+        yield
+    except PyMongoError as error:
+        # The driver's own words can quote documents and the URL: its class says enough.
+        code = getattr(error, "code", None)
+        name = type(error).__name__
+        raise StoreUnavailableError(name if code is None else f"{name} {code}") from error

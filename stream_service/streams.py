@@ -1,0 +1,106 @@
+"""The domain: a stream in a slot, how it can end, and what can be said of it."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+Reason = Literal["stopped", "expired", "replaced"]
+
+_STREAM_ID = re.compile(r"(0|[1-9][0-9]?)-[A-Za-z0-9_-]{22}")
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One stream in one numbered slot of one session, active or over.
+
+    Attributes:
+        session: Digest of the session id; the id itself is never kept.
+        stream_id: `<slot>-<128 random bits>`, opaque to clients.
+        device: Label that the client gave, or None.
+        content: Label that the client gave, or None.
+        started_at: UTC, whole milliseconds.
+        expires_at: UTC, whole milliseconds. The stream is active while this lies in the future.
+        idempotency_key: Digest of the key that the start came with, or None.
+        stopped: Whether a stop ended it.
+        replaced: The id of the stream whose slot this one took over, or None.
+    """
+
+    session: str
+    stream_id: str
+    device: str | None
+    content: str | None
+    started_at: datetime
+    expires_at: datetime
+    idempotency_key: str | None = None
+    stopped: bool = False
+    replaced: str | None = None
+
+    @property
+    def slot(self) -> int:
+        """The slot's number, counted from 0."""
+        return int(self.stream_id.partition("-")[0])
+
+    def is_active(self, now: datetime) -> bool:
+        """Whether the lease runs at `now`."""
+        return self.expires_at > now
+
+
+def new_token() -> str:
+    """The unguessable part of a stream id: 128 random bits in 22 characters."""
+    return secrets.token_urlsafe(16)
+
+
+def stream_id_of(slot: int, token: str) -> str:
+    """The id of the stream with this token in this slot."""
+    return f"{slot}-{token}"
+
+
+def is_stream_id(text: str) -> bool:
+    """Whether the text has the form of a stream id."""
+    return _STREAM_ID.fullmatch(text) is not None
+
+
+def utc_now() -> datetime:
+    """The time, cut to the milliseconds that a MongoDB date can hold."""
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+class LimitReachedError(Exception):
+    """The session already has as many active streams as it may.
+
+    Attributes:
+        limit: How many it may have.
+        streams: The active ones, oldest first.
+    """
+
+    def __init__(self, limit: int, streams: list[Stream]) -> None:
+        super().__init__(f"{len(streams)} of {limit} streams are active")
+        self.limit = limit
+        self.streams = streams
+
+
+class StreamNotFoundError(Exception):
+    """This session never had such a stream, or it has been forgotten."""
+
+
+class StreamEndedError(Exception):
+    """The stream is over.
+
+    Attributes:
+        reason: Why.
+        replaced_by: The stream that took its slot over, when `reason` is "replaced".
+    """
+
+    def __init__(self, reason: Reason, replaced_by: Stream | None = None) -> None:
+        super().__init__(f"the stream is over: {reason}")
+        self.reason = reason
+        self.replaced_by = replaced_by
+
+
+class StoreUnavailableError(Exception):
+    """The store gave no answer, or none in time: whether a write was done is unknown."""
