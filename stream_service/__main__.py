@@ -1,0 +1,66 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from stream_service import __version__
+from stream_service.embedded import EmbeddedError
+from stream_service.logs import configure_logging
+from stream_service.server import CannotServeError, serve
+from stream_service.settings import Settings, SettingsError
+
+_ENVIRONMENT = """\
+environment variables and their defaults:
+  HOST 127.0.0.1                  address to listen on
+  PORT 3001                       port to listen on; 0 takes a free one
+  MONGO_URL mongodb://127.0.0.1:27017
+                                  the database; --embedded takes its place
+  MONGO_DB stream_service         name of the database
+  STREAM_LIMIT 3                  active streams per session, 1 to 100
+  STREAM_TTL_SECONDS 60           lease: how long a stream lives without a heartbeat
+  STREAM_RETENTION_SECONDS 300    how long a stream that is over is remembered
+  STREAM_LIMIT_HEADER             header in which the gateway sends a viewer's own limit
+  GATEWAY_TOKEN                   bearer token of the gateway; several with commas
+  REUSE_PORT 0                    1 lets several processes listen on one port
+  LOG_LEVEL INFO                  DEBUG, INFO, WARNING, ERROR or CRITICAL
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the service; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="stream-service",
+        description="Decides whether a session may watch one more stream.",
+        epilog=_ENVIRONMENT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--embedded", action="store_true", help="run an embedded database as a child process"
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        metavar="DIR",
+        help="where the embedded database keeps its data (default: ./data)",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    options = parser.parse_args(arguments)
+    if options.data_dir is not None and not options.embedded:
+        parser.error("--data-dir is for --embedded")
+    try:
+        settings = Settings.from_environment(os.environ)
+        configure_logging(settings.log_level)
+        embedded_in = (options.data_dir or Path("data")) if options.embedded else None
+        return asyncio.run(serve(settings, embedded_in=embedded_in))
+    except (SettingsError, EmbeddedError, CannotServeError) as error:
+        print(f"stream-service: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

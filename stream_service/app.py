@@ -1,0 +1,70 @@
+"""The table of contents: what the application is made of."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from stream_service import handlers
+from stream_service.gateway import gateway_token
+from stream_service.inputs import MAX_BODY_BYTES
+from stream_service.keys import LIMITER, SETTINGS, STORE
+from stream_service.limiter import Clock, Limiter
+from stream_service.problems import problems
+from stream_service.requestlog import request_log
+from stream_service.store import MongoStore
+from stream_service.streams import utc_now
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from stream_service.settings import Settings
+
+
+def create_app(
+    settings: Settings, *, store: MongoStore | None = None, clock: Clock = utc_now
+) -> web.Application:
+    """Make the application.
+
+    Args:
+        settings: Checked settings.
+        store: Where the streams are; by default a store on `settings.mongo_url`, closed with the
+            application.
+        clock: Tells the time.
+
+    Raises:
+        SettingsError: The driver cannot use `settings.mongo_url`.
+    """
+    app = web.Application(
+        middlewares=[request_log, problems, gateway_token(settings.gateway_tokens)],
+        client_max_size=MAX_BODY_BYTES,
+    )
+    if store is None:
+        retention = timedelta(seconds=settings.stream_retention_seconds)
+        store = MongoStore.connect(settings.mongo_url, settings.mongo_db, retention)
+        app.cleanup_ctx.append(_closing_store)
+    app[SETTINGS] = settings
+    app[STORE] = store
+    app[LIMITER] = Limiter(store, lease=timedelta(seconds=settings.stream_ttl_seconds), clock=clock)
+    app.add_routes(
+        [
+            # HEAD must not start a stream.
+            web.get("/watch", handlers.watch, allow_head=False),
+            web.post("/streams", handlers.start),
+            web.get("/streams", handlers.list_active),
+            web.get("/streams/{stream_id}", handlers.show),
+            web.delete("/streams/{stream_id}", handlers.stop),
+            web.post("/streams/{stream_id}/heartbeat", handlers.heartbeat),
+            web.post("/streams/{stream_id}/stop", handlers.stop),
+            web.get("/health", handlers.health),
+            web.get("/health/live", handlers.live),
+        ]
+    )
+    return app
+
+
+async def _closing_store(app: web.Application) -> AsyncIterator[None]:
+    yield
+    app[STORE].close()

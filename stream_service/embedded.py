@@ -1,0 +1,155 @@
+"""The embedded database: a MongoDB-compatible server as a child process.
+
+SecantusDB is run, never imported: its licence is GPL-2, and over the wire it is one more server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import shutil
+import signal
+import socket
+import sys
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo.errors import PyMongoError
+
+if TYPE_CHECKING:
+    from asyncio.subprocess import Process
+    from collections.abc import AsyncIterator
+
+log = logging.getLogger(__name__)
+
+PROGRAM = "secantusd-py"
+START_SECONDS = 60.0
+"""How long it may take to answer: it recovers its journal first."""
+STOP_SECONDS = 10.0
+"""How long it may take to end; then it is killed. What it acknowledged is on disk either way."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+class EmbeddedError(Exception):
+    """The embedded database cannot be run. The message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedDatabase:
+    """A running embedded database.
+
+    Attributes:
+        url: Its MongoDB URL.
+        pid: Its process id.
+        exited: Done when the process has ended, with its exit status.
+    """
+
+    url: str
+    pid: int
+    exited: asyncio.Task[int]
+
+
+@asynccontextmanager
+async def embedded_database(directory: Path) -> AsyncIterator[EmbeddedDatabase]:
+    """Run the embedded database on a free port of 127.0.0.1; it ends with the context.
+
+    Args:
+        directory: Where its data is, made if missing. Its own log goes there too.
+
+    Raises:
+        EmbeddedError: It is not installed, or did not come up.
+    """
+    program = _program()
+    log_path = directory / "database.log"
+    with _appending(log_path) as output:
+        port = _free_port()
+        process = await asyncio.create_subprocess_exec(
+            program,
+            *("--host", "127.0.0.1", "--port", str(port), "--log-level", "WARNING"),
+            # A start that was answered survives a crash.
+            *("--storage-path", str(directory / "wiredtiger"), "--sync-on-commit"),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            # Ctrl-C reaches the whole process group, but the database has to go last.
+            start_new_session=True,
+            preexec_fn=_end_with_parent,
+        )
+    exited = asyncio.create_task(process.wait())
+    url = f"mongodb://127.0.0.1:{port}/?directConnection=true"
+    try:
+        await _until_it_answers(url, exited, log_path)
+        yield EmbeddedDatabase(url, process.pid, exited)
+    finally:
+        await _stop(process, exited)
+
+
+def _appending(path: Path) -> BinaryIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("ab")
+    except OSError as error:
+        raise EmbeddedError(f"--data-dir {path.parent}: {error.strerror}") from None
+
+
+def _program() -> str:
+    beside = Path(sys.executable).with_name(PROGRAM)
+    program = str(beside) if beside.exists() else shutil.which(PROGRAM)
+    if program is None:
+        raise EmbeddedError(
+            "--embedded needs the embedded database, which is not installed: "
+            "pip install 'stream-service[embedded]', or set MONGO_URL and leave --embedded out"
+        )
+    return program
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _end_with_parent() -> None:
+    """Have the kernel stop the database if this process is killed and cannot do so itself."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+async def _until_it_answers(url: str, exited: asyncio.Task[int], log_path: Path) -> None:
+    client: AsyncIOMotorClient[Any] = AsyncIOMotorClient(url, serverSelectionTimeoutMS=250)
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            while not exited.done():
+                try:
+                    await client.admin.command("ping")
+                except PyMongoError:
+                    continue
+                return
+    except TimeoutError:
+        raise EmbeddedError(
+            f"the embedded database gave no answer within {START_SECONDS:g} s: see {log_path}"
+        ) from None
+    finally:
+        client.close()
+    raise EmbeddedError(
+        f"the embedded database ended at once (status {exited.result()}). Is another one running "
+        f"on the same --data-dir? Its log: {log_path}"
+    )
+
+
+async def _stop(process: Process, exited: asyncio.Task[int]) -> None:
+    if exited.done():
+        return
+    process.terminate()
+    try:
+        await asyncio.wait_for(asyncio.shield(exited), STOP_SECONDS)
+    except TimeoutError:
+        log.warning("embedded database had to be killed", extra={"pid": process.pid})
+        process.kill()
+        await exited

@@ -1,0 +1,161 @@
+"""A process that serves: socket, signals, and the order in which things start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from stream_service.app import create_app
+from stream_service.embedded import EmbeddedDatabase, embedded_database
+from stream_service.keys import STORE
+from stream_service.problems import Problem, internal_error
+from stream_service.streams import StoreUnavailableError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from stream_service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+GRACE_SECONDS = 5.0
+"""How long requests that are being answered may still take after a signal to stop."""
+
+_TRY_IT = """\
+Serving on {url}, streams in {directory}. Ctrl-C stops it. In another terminal, four times:
+    curl -i -H 'Session-Id: me' {url}/watch      # 200, 200, 200, then 401: too many streams
+    curl -s -H 'Session-Id: me' {url}/streams    # what is playing"""
+
+
+class CannotServeError(Exception):
+    """The socket cannot be had. The message names HOST and PORT."""
+
+
+class _Protocol(web.RequestHandler):
+    """Answers what is not HTTP at all with a problem too."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - quotes what was sent
+    ) -> web.StreamResponse:
+        """Make the answer to a request that could not be parsed, or could not be answered."""
+        if status < 500:  # noqa: PLR2004 - the client's fault
+            log.info("bad request", extra={"status": status, "error": type(exc).__name__})
+            problem = Problem(
+                status,
+                "invalid-request",
+                "Invalid request",
+                "The request line or a header is not HTTP: see that header values, Session-Id "
+                "among them, hold no control characters and are not over-long.",
+            )
+        else:
+            log.error("unforeseen error", exc_info=exc)
+            problem = internal_error()
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer is under way already")
+        response = problem.response()
+        response.headers["Cache-Control"] = "no-store"
+        response.force_close()
+        return response
+
+
+class _Server(web.Server):
+    def __call__(self) -> web.RequestHandler:
+        return _Protocol(self, loop=self._loop, **self._kwargs)
+
+
+class _Runner(web.AppRunner):
+    async def _make_server(self) -> web.Server:
+        server = await super()._make_server()
+        # aiohttp has no hook for the answer to a request that it could not parse.
+        server.__class__ = _Server
+        return server
+
+
+async def serve(settings: Settings, *, embedded_in: Path | None = None) -> int:
+    """Serve until SIGINT or SIGTERM, or until the embedded database ends by itself.
+
+    Args:
+        settings: Checked settings.
+        embedded_in: Data directory for an embedded database to be run, which then takes the place
+            of `settings.mongo_url`.
+
+    Returns:
+        The exit status: 0, or 1 if the embedded database ended first.
+
+    Raises:
+        CannotServeError: The socket cannot be had.
+        EmbeddedError: The embedded database cannot be run.
+        SettingsError: The driver cannot use `settings.mongo_url`.
+    """
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    async with AsyncExitStack() as stack:
+        database: EmbeddedDatabase | None = None
+        if embedded_in is not None:
+            database = await _unless_stopped(stack, embedded_in, stopped)
+            if database is None:
+                return 0
+            settings = replace(settings, mongo_url=database.url)
+            database.exited.add_done_callback(lambda _: stopped.set())
+        url = await _listen(stack, settings)
+        log.info("serving", extra={"url": url})
+        if embedded_in is not None:
+            print(_TRY_IT.format(url=url, directory=embedded_in), flush=True)  # noqa: T201
+        await stopped.wait()
+        if database is not None and database.exited.done():
+            log.critical("embedded database ended", extra={"status": database.exited.result()})
+            return 1
+        log.info("stopping")
+    return 0
+
+
+async def _unless_stopped(
+    stack: AsyncExitStack, directory: Path, stopped: asyncio.Event
+) -> EmbeddedDatabase | None:
+    """Enter the embedded database; None if a signal came while it was starting."""
+    starting = asyncio.create_task(stack.enter_async_context(embedded_database(directory)))
+    stopping = asyncio.create_task(stopped.wait())
+    await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not starting.done():
+        starting.cancel()
+        await asyncio.wait((starting,))
+        return None
+    return starting.result()
+
+
+async def _listen(stack: AsyncExitStack, settings: Settings) -> str:
+    app = create_app(settings)
+    runner = _Runner(app, access_log=None, shutdown_timeout=GRACE_SECONDS)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    try:
+        await app[STORE].prepare()
+    except StoreUnavailableError as error:
+        # Serving 503 and coming back by itself is better than a restart loop.
+        log.warning("store unavailable at start", extra={"error": str(error)})
+    site = web.TCPSite(
+        runner, settings.host, settings.port, reuse_port=settings.reuse_port or None, backlog=1024
+    )
+    try:
+        await site.start()
+    except OSError as error:
+        raise CannotServeError(
+            f"HOST {settings.host}, PORT {settings.port}: {error.strerror}"
+        ) from None
+    host, port = runner.addresses[0][:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
