@@ -9,6 +9,7 @@ from aiohttp import web
 
 from stream_service import handlers
 from stream_service.gateway import gateway_token
+from stream_service.group_commit import MAX_BATCH
 from stream_service.inputs import MAX_BODY_BYTES
 from stream_service.keys import LIMITER, SETTINGS, STORE
 from stream_service.limiter import Clock, Limiter
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
 
 
 def create_app(
-    settings: Settings, *, store: MongoStore | None = None, clock: Clock = utc_now
+    settings: Settings,
+    *,
+    store: MongoStore | None = None,
+    clock: Clock = utc_now,
+    max_batch: int = MAX_BATCH,
 ) -> web.Application:
     """Make the application.
 
@@ -33,6 +38,7 @@ def create_app(
         store: Where the streams are; by default a store on `settings.mongo_url`, closed with the
             application.
         clock: Tells the time.
+        max_batch: How many requests may share a command of the store.
 
     Raises:
         SettingsError: The driver cannot use `settings.mongo_url`.
@@ -45,9 +51,11 @@ def create_app(
         retention = timedelta(seconds=settings.stream_retention_seconds)
         store = MongoStore.connect(settings.mongo_url, settings.mongo_db, retention)
         app.cleanup_ctx.append(_closing_store)
+    app.cleanup_ctx.append(_finishing)
     app[SETTINGS] = settings
     app[STORE] = store
-    app[LIMITER] = Limiter(store, lease=timedelta(seconds=settings.stream_ttl_seconds), clock=clock)
+    lease = timedelta(seconds=settings.stream_ttl_seconds)
+    app[LIMITER] = Limiter(store, lease=lease, clock=clock, max_batch=max_batch)
     app.add_routes(
         [
             # HEAD must not start a stream.
@@ -68,3 +76,8 @@ def create_app(
 async def _closing_store(app: web.Application) -> AsyncIterator[None]:
     yield
     app[STORE].close()
+
+
+async def _finishing(app: web.Application) -> AsyncIterator[None]:
+    yield
+    await app[LIMITER].finish()

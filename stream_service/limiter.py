@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,8 @@ from stream_service.admission import (
     TakeOver,
     plan,
 )
-from stream_service.store import Write
+from stream_service.group_commit import MAX_BATCH, GroupCommit
+from stream_service.store import Place, Write
 from stream_service.streams import (
     LimitReachedError,
     StoreUnavailableError,
@@ -41,6 +43,9 @@ Clock = Callable[[], datetime]
 
 BEATS_PER_LEASE = 3
 JITTER = 0.1
+
+MAX_SEEN = 65_536
+"""Of how many streams the labels are kept at hand."""
 
 DEADLINE_SECONDS = 2.0
 """How long a caller waits for an answer at most. A write that is under way then still finishes."""
@@ -70,20 +75,40 @@ Outcome = Started | LimitReachedError | None
 class Limiter:
     """Starts, renews and ends streams. All times are UTC in whole milliseconds.
 
+    Whatever waits for the same thing at the same moment shares one command (see `group_commit`).
     Every method raises `StoreUnavailableError` when the store gives no answer in time.
     """
 
-    def __init__(self, store: MongoStore, *, lease: timedelta, clock: Clock = utc_now) -> None:
+    def __init__(
+        self,
+        store: MongoStore,
+        *,
+        lease: timedelta,
+        clock: Clock = utc_now,
+        max_batch: int = MAX_BATCH,
+    ) -> None:
         """Make a limiter.
 
         Args:
             store: Where the streams are.
             lease: How long a stream stays active without a heartbeat.
             clock: Tells the time.
+            max_batch: How many requests may share a command.
         """
         self._store = store
         self._lease = lease
         self._clock = clock
+        self._seen = _SeenStreams()
+        self._starts = GroupCommit(self._try, max_batch=max_batch)
+        self._beats = GroupCommit(self._renew, max_batch=max_batch)
+        self._stops = GroupCommit(self._end, max_batch=max_batch)
+        self._lists = GroupCommit(self._read, max_batch=max_batch)
+        self._looks = GroupCommit(self._look, max_batch=max_batch)
+
+    async def finish(self) -> None:
+        """Return when everything that was accepted has been carried out."""
+        for group in (self._starts, self._beats, self._stops, self._lists, self._looks):
+            await group.finish()
 
     async def start(self, start: Start) -> Started:
         """Admit one more stream.
@@ -94,11 +119,66 @@ class Limiter:
         """
         async with _deadline():
             while True:
-                [outcome] = await self._try([start])
-                if isinstance(outcome, Exception):
+                outcome = await self._starts(start)
+                if isinstance(outcome, LimitReachedError):
                     raise outcome
                 if outcome is not None:
                     return outcome
+
+    async def active(self, session: str) -> list[Stream]:
+        """The session's active streams, oldest first."""
+        async with _deadline():
+            return await self._lists(session)
+
+    async def get(self, session: str, stream_id: str) -> Stream:
+        """One active stream.
+
+        Raises:
+            StreamEndedError: It is over.
+            StreamNotFoundError: It was never known to this session, or it has been forgotten.
+        """
+        if not is_stream_id(stream_id):
+            raise StreamNotFoundError
+        async with _deadline():
+            holder = await self._looks((session, stream_id))
+        return _still_active(holder, stream_id, self._clock())
+
+    async def heartbeat(self, session: str, stream_id: str) -> Stream:
+        """Renew the lease of a stream.
+
+        Raises:
+            StreamEndedError: It is over; a heartbeat never brings it back.
+            StreamNotFoundError: It was never known to this session, or it has been forgotten.
+        """
+        if not is_stream_id(stream_id):
+            raise StreamNotFoundError
+        async with _deadline():
+            renewed = await self._beats((session, stream_id))
+        if isinstance(renewed, Stream):
+            return renewed
+        raise renewed
+
+    async def stop(self, session: str, stream_id: str) -> None:
+        """End a stream; one that is over already stays as it ended.
+
+        Raises:
+            StreamNotFoundError: It was never known to this session, or it has been forgotten.
+        """
+        if not is_stream_id(stream_id):
+            raise StreamNotFoundError
+        async with _deadline():
+            known = await self._stops((session, stream_id))
+        if not known:
+            raise StreamNotFoundError
+
+    def heartbeat_in(self, stream: Stream) -> float:
+        """Seconds until the next heartbeat is wanted: a third of what is left of the lease.
+
+        Jittered by 10 %, so that a fleet that restarts together does not beat together.
+        """
+        left = max(stream.expires_at - self._clock(), timedelta())
+        spread = random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads load, no secret
+        return round(left.total_seconds() / BEATS_PER_LEASE * spread, 3)
 
     async def _try(self, starts: Sequence[Start]) -> list[Outcome]:
         """Read, plan, write: two commands, however many starts there are."""
@@ -123,6 +203,7 @@ class Limiter:
             done = await self._store.write([write for _, write in writes.values()], now)
             for (index, (active, write)), won in zip(writes.items(), done, strict=True):
                 if won:
+                    self._seen.add(write.stream)
                     limit = starts[index].limit
                     outcomes[index] = Started(write.stream, active, limit, replay=False)
         return outcomes
@@ -153,66 +234,71 @@ class Limiter:
             replaced=replaced,
         )
 
-    async def active(self, session: str) -> list[Stream]:
-        """The session's active streams, oldest first."""
-        async with _deadline():
-            views = await self._store.read([session], (), self._clock())
-        return sorted(views.get(session, ()), key=lambda stream: (stream.started_at, stream.slot))
-
-    async def get(self, session: str, stream_id: str) -> Stream:
-        """One active stream.
-
-        Raises:
-            StreamEndedError: It is over.
-            StreamNotFoundError: It was never known to this session, or it has been forgotten.
-        """
-        if not is_stream_id(stream_id):
-            raise StreamNotFoundError
-        async with _deadline():
-            found = await self._store.slot_of(session, stream_id)
-        return _still_active(found, stream_id, self._clock())
-
-    async def heartbeat(self, session: str, stream_id: str) -> Stream:
-        """Renew the lease of a stream.
-
-        Raises:
-            StreamEndedError: It is over; a heartbeat never brings it back.
-            StreamNotFoundError: It was never known to this session, or it has been forgotten.
-        """
-        if not is_stream_id(stream_id):
-            raise StreamNotFoundError
+    async def _renew(self, places: Sequence[Place]) -> list[Stream | Exception]:
+        """One command, and one more if somebody is over or has labels that are not at hand."""
         now = self._clock()
-        async with _deadline():
-            renewed = await self._store.renew(session, stream_id, now, now + self._lease)
-            if renewed is not None:
-                return renewed
-            found = await self._store.slot_of(session, stream_id)
-        return _still_active(found, stream_id, now)
+        until = now + self._lease
+        all_active = await self._store.renew(places, now, until)
+        seen = {place: self._seen.get(place) for place in places} if all_active else {}
+        to_look_up = {place for place in places if seen.get(place) is None}
+        holders = await self._store.slots(to_look_up) if to_look_up else {}
+        outcomes: list[Stream | Exception] = []
+        for place in places:
+            stream = seen.get(place)
+            if stream is None:
+                try:
+                    stream = _still_active(holders.get(place), place[1], now)
+                except (StreamEndedError, StreamNotFoundError) as over:
+                    outcomes.append(over)
+                    continue
+                self._seen.add(stream)
+            outcomes.append(replace(stream, expires_at=until))
+        return outcomes
 
-    async def stop(self, session: str, stream_id: str) -> None:
-        """End a stream; one that is over already stays as it ended.
+    async def _end(self, places: Sequence[Place]) -> list[bool]:
+        """Whether each stream is known, now that it is over."""
+        if await self._store.end(places, self._clock()):
+            return [True] * len(places)
+        holders = await self._store.slots(set(places))
+        return [
+            place in holders and place[1] in (holders[place].stream_id, holders[place].replaced)
+            for place in places
+        ]
 
-        Raises:
-            StreamNotFoundError: It was never known to this session, or it has been forgotten.
-        """
-        if not is_stream_id(stream_id):
-            raise StreamNotFoundError
-        now = self._clock()
-        async with _deadline():
-            if await self._store.end(session, stream_id, now):
-                return
-            found = await self._store.slot_of(session, stream_id)
-        if found is None or stream_id not in (found.stream_id, found.replaced):
-            raise StreamNotFoundError
+    async def _read(self, sessions: Sequence[str]) -> list[list[Stream]]:
+        views = await self._store.read(set(sessions), (), self._clock())
+        return [
+            sorted(views.get(session, ()), key=lambda stream: (stream.started_at, stream.slot))
+            for session in sessions
+        ]
 
-    def heartbeat_in(self, stream: Stream) -> float:
-        """Seconds until the next heartbeat is wanted: a third of what is left of the lease.
+    async def _look(self, places: Sequence[Place]) -> list[Stream | None]:
+        holders = await self._store.slots(set(places))
+        return [holders.get(place) for place in places]
 
-        Jittered by 10 %, so that a fleet that restarts together does not beat together.
-        """
-        left = max(stream.expires_at - self._clock(), timedelta())
-        spread = random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads load, no secret
-        return round(left.total_seconds() / BEATS_PER_LEASE * spread, 3)
+
+class _SeenStreams:
+    """What never changes of the streams seen lately, so that a heartbeat need not read it.
+
+    Whether a stream is active is the store's to say, each time. With `MAX_SEEN` streams it takes
+    some 40 MB; a stream that has dropped out costs its next batch of heartbeats one read.
+    """
+
+    def __init__(self) -> None:
+        self._streams: OrderedDict[str, Stream] = OrderedDict()
+
+    def add(self, stream: Stream) -> None:
+        self._streams[stream.stream_id] = stream
+        if len(self._streams) > MAX_SEEN:
+            self._streams.popitem(last=False)
+
+    def get(self, place: Place) -> Stream | None:
+        session, stream_id = place
+        stream = self._streams.get(stream_id)
+        if stream is None or stream.session != session:
+            return None
+        self._streams.move_to_end(stream_id)
+        return stream
 
 
 @asynccontextmanager
@@ -224,11 +310,11 @@ async def _deadline() -> AsyncIterator[None]:
         raise StoreUnavailableError("deadline") from None
 
 
-def _still_active(found: Stream | None, stream_id: str, now: datetime) -> Stream:
-    if found is not None and found.stream_id == stream_id:
-        if found.is_active(now):
-            return found
-        raise StreamEndedError("stopped" if found.stopped else "expired")
-    if found is not None and found.replaced == stream_id:
-        raise StreamEndedError("replaced", found)
+def _still_active(holder: Stream | None, stream_id: str, now: datetime) -> Stream:
+    if holder is not None and holder.stream_id == stream_id:
+        if holder.is_active(now):
+            return holder
+        raise StreamEndedError("stopped" if holder.stopped else "expired")
+    if holder is not None and holder.replaced == stream_id:
+        raise StreamEndedError("replaced", holder)
     raise StreamNotFoundError

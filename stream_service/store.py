@@ -60,6 +60,10 @@ _INDEXES = (
 )
 
 
+Place = tuple[str, str]
+"""Where a stream is: the digest of its session, and its id, which carries its slot."""
+
+
 @dataclass(frozen=True, slots=True)
 class Write:
     """A stream to be put into its slot.
@@ -224,39 +228,54 @@ class MongoStore:
             return [i in claims and i not in lost for i in range(len(writes))]
         return [i not in lost for i in range(len(writes))]
 
-    async def renew(
-        self, session: str, stream_id: str, now: datetime, until: datetime
-    ) -> Stream | None:
-        """Let the lease of a stream that is active at `now` run on, never to an earlier end.
+    async def renew(self, streams: Collection[Place], now: datetime, until: datetime) -> bool:
+        """Let the leases of those that are active at `now` run on, never to an earlier end.
 
         Returns:
-            The stream as it is afterwards, or None if it is not active.
+            Whether all of them were active. If not, `slots` tells which.
+        """
+        return await self._update_active(streams, now, {"$max": {"expires_at": until}})
+
+    async def end(self, streams: Collection[Place], now: datetime) -> bool:
+        """Stop those that are active at `now`, leaving tombstones.
+
+        Returns:
+            Whether all of them were active. If not, `slots` tells which are not known at all.
+        """
+        update = {
+            "$set": {"ended": "stopped", "expires_at": now - TOLERATED_SKEW},
+            "$unset": {"idempotency_key": ""},
+        }
+        return await self._update_active(streams, now, update)
+
+    async def _update_active(
+        self, streams: Collection[Place], now: datetime, update: dict[str, Any]
+    ) -> bool:
+        await self._ready()
+        wanted = set(streams)
+        where = {
+            **_places(wanted),
+            "stream_id": {"$in": [stream_id for _, stream_id in wanted]},
+            "expires_at": {"$gt": now},
+        }
+        with _translated_errors():
+            done = await self._streams.update_many(where, update)
+        return done.matched_count == len(wanted)
+
+    async def slots(self, streams: Collection[Place]) -> dict[Place, Stream]:
+        """Read what the slots of these streams hold now: the stream, its tombstone, a successor.
+
+        Returns:
+            The holder by the stream that was asked for; one whose slot was never used, or has been
+            swept, is absent.
         """
         await self._ready()
         with _translated_errors():
-            document = await self._streams.find_one_and_update(
-                {**_key(session, stream_id), "stream_id": stream_id, "expires_at": {"$gt": now}},
-                {"$max": {"expires_at": until}},
-                return_document=True,
-            )
-        return document and _stream(document)
-
-    async def end(self, session: str, stream_id: str, now: datetime) -> bool:
-        """Stop a stream that is active at `now`, leaving a tombstone.
-
-        Returns:
-            Whether it was active.
-        """
-        await self._ready()
-        with _translated_errors():
-            done = await self._streams.update_one(
-                {**_key(session, stream_id), "stream_id": stream_id, "expires_at": {"$gt": now}},
-                {
-                    "$set": {"ended": "stopped", "expires_at": now - TOLERATED_SKEW},
-                    "$unset": {"idempotency_key": ""},
-                },
-            )
-        return done.matched_count == 1
+            cursor = self._streams.find(_places(streams), batch_size=_ALL_IN_FIRST_BATCH)
+            documents = {document["_id"]: document for document in await cursor.to_list(None)}
+        return {
+            place: _stream(documents[_id(place)]) for place in streams if _id(place) in documents
+        }
 
     async def forget_key(self, expired: Stream, now: datetime) -> None:
         """Take the idempotency key off a stream that is over at `now`."""
@@ -264,28 +283,29 @@ class MongoStore:
         with _translated_errors():
             await self._streams.update_one(
                 {
-                    **_key(expired.session, expired.stream_id),
+                    "_id": _id((expired.session, expired.stream_id)),
+                    "session": expired.session,
                     "stream_id": expired.stream_id,
                     "expires_at": {"$lte": now},
                 },
                 {"$unset": {"idempotency_key": ""}},
             )
 
-    async def slot_of(self, session: str, stream_id: str) -> Stream | None:
-        """Read what the slot of this stream holds now: the stream or its successor."""
-        await self._ready()
-        with _translated_errors():
-            document = await self._streams.find_one(_key(session, stream_id))
-        return document and _stream(document)
-
     async def _ready(self) -> None:
         if not self._prepared:
             await self.prepare()
 
 
-def _key(session: str, stream_id: str) -> dict[str, Any]:
-    slot = stream_id.partition("-")[0]
-    return {"_id": f"{session}/{slot}", "session": session}
+def _id(place: Place) -> str:
+    session, stream_id = place
+    return f"{session}/{stream_id.partition('-')[0]}"
+
+
+def _places(places: Collection[Place]) -> dict[str, Any]:
+    return {
+        "_id": {"$in": [_id(place) for place in places]},
+        "session": {"$in": list({session for session, _ in places})},
+    }
 
 
 def _operation(write: Write, now: datetime) -> UpdateOne:
@@ -308,7 +328,7 @@ def _operation(write: Write, now: datetime) -> UpdateOne:
         else:
             to_set[name] = value
     update = {"$set": to_set, "$unset": to_unset}
-    where = _key(stream.session, stream.stream_id)
+    where = {"_id": _id((stream.session, stream.stream_id)), "session": stream.session}
     if victim is None:
         return UpdateOne({**where, "expires_at": {"$lte": now}}, update, upsert=True)
     expires_at = victim.expires_at if write.unless_renewed else {"$gt": now}

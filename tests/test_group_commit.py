@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from stream_service.group_commit import GroupCommit, OverloadedError
+from stream_service.streams import StoreUnavailableError
+
+
+class Database:
+    """A commit that notes its batches and answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.begun = asyncio.Semaphore(0)
+        self._answers: asyncio.Queue[Exception | None] = asyncio.Queue()
+
+    def answer(self, error: Exception | None = None) -> None:
+        self._answers.put_nowait(error)
+
+    async def __call__(self, items: list[int]) -> list[int]:
+        self.batches.append(items)
+        self.begun.release()
+        error = await self._answers.get()
+        if error is not None:
+            raise error
+        return [item * 10 for item in items]
+
+
+@pytest.fixture
+def database() -> Database:
+    return Database()
+
+
+async def test_a_lone_item_goes_at_once(database: Database) -> None:
+    group = GroupCommit(database)
+    database.answer()
+    assert await group(1) == 10
+    assert database.batches == [[1]]
+
+
+async def test_what_arrives_while_a_command_is_in_flight_goes_together_as_the_next(
+    database: Database,
+) -> None:
+    group = GroupCommit(database)
+    first = asyncio.create_task(group(1))
+    await database.begun.acquire()
+    others = [asyncio.create_task(group(n)) for n in (2, 3, 4)]
+    await asyncio.sleep(0)
+    assert database.batches == [[1]]
+    database.answer()
+    database.answer()
+    assert await first == 10
+    assert await asyncio.gather(*others) == [20, 30, 40]
+    assert database.batches == [[1], [2, 3, 4]]
+
+
+async def test_a_batch_has_at_most_max_batch_items_in_order_of_arrival(database: Database) -> None:
+    group = GroupCommit(database, max_batch=2)
+    tasks = [asyncio.create_task(group(n)) for n in range(5)]
+    for _ in range(3):
+        database.answer()
+    assert await asyncio.gather(*tasks) == [0, 10, 20, 30, 40]
+    assert database.batches == [[0, 1], [2, 3], [4]]
+
+
+async def test_a_failing_command_fails_exactly_its_members(database: Database) -> None:
+    group = GroupCommit(database, max_batch=2)
+    tasks = [asyncio.create_task(group(n)) for n in range(4)]
+    database.answer(StoreUnavailableError("away"))
+    database.answer()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [repr(outcome) for outcome in outcomes] == [
+        "StoreUnavailableError('away')",
+        "StoreUnavailableError('away')",
+        "20",
+        "30",
+    ]
+    # One exception each: they are raised in different tasks.
+    assert outcomes[0] is not outcomes[1]
+
+
+async def test_a_caller_that_gives_up_in_flight_hurts_nobody_else(database: Database) -> None:
+    group = GroupCommit(database)
+    tasks = [asyncio.create_task(group(n)) for n in (1, 2)]
+    await database.begun.acquire()
+    tasks[0].cancel()
+    await asyncio.sleep(0)
+    database.answer()
+    assert await tasks[1] == 20
+    assert tasks[0].cancelled()
+    assert database.batches == [[1, 2]]
+
+
+async def test_a_caller_that_gives_up_while_it_waits_is_not_carried_out(
+    database: Database,
+) -> None:
+    group = GroupCommit(database)
+    first = asyncio.create_task(group(1))
+    await database.begun.acquire()
+    tasks = [asyncio.create_task(group(n)) for n in (2, 3)]
+    await asyncio.sleep(0)
+    tasks[0].cancel()
+    database.answer()
+    database.answer()
+    assert await first == 10
+    assert await tasks[1] == 30
+    assert database.batches == [[1], [3]]
+
+
+async def test_past_the_bound_a_caller_is_refused_at_once(database: Database) -> None:
+    group = GroupCommit(database, max_waiting=2)
+    first = asyncio.create_task(group(1))
+    await database.begun.acquire()
+    waiting = [asyncio.create_task(group(n)) for n in (2, 3)]
+    await asyncio.sleep(0)
+    with pytest.raises(OverloadedError):
+        await group(4)
+    database.answer()
+    database.answer()
+    assert await first == 10
+    assert await asyncio.gather(*waiting) == [20, 30]
+    assert database.batches == [[1], [2, 3]]
+    database.answer()
+    assert await group(5) == 50
+
+
+async def test_finish_returns_when_what_was_accepted_has_been_carried_out(
+    database: Database,
+) -> None:
+    group = GroupCommit(database, max_batch=1)
+    tasks = [asyncio.create_task(group(n)) for n in (1, 2)]
+    await database.begun.acquire()
+    finishing = asyncio.create_task(group.finish())
+    database.answer()
+    await asyncio.wait(tasks[:1])
+    assert not finishing.done()
+    database.answer()
+    await finishing
+    assert [task.result() for task in tasks] == [10, 20]
+
+
+async def test_finish_returns_at_once_when_idle(database: Database) -> None:
+    await GroupCommit(database).finish()
+
+
+async def test_a_command_that_answers_for_too_few_fails_its_members(database: Database) -> None:
+    async def forgetful(items: list[int]) -> list[int]:
+        await database([*items])
+        return []
+
+    group = GroupCommit(forgetful)
+    database.answer()
+    with pytest.raises(ValueError, match="shorter"):
+        await group(1)
