@@ -44,7 +44,7 @@ def create_app(
         SettingsError: The driver cannot use `settings.mongo_url`.
     """
     app = web.Application(
-        middlewares=[request_log, problems, gateway_token(settings.gateway_tokens)],
+        middlewares=[request_log(), problems, gateway_token(settings.gateway_tokens)],
         client_max_size=MAX_BODY_BYTES,
     )
     if store is None:

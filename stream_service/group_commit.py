@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from copy import copy
-from typing import TYPE_CHECKING, Generic, TypeVar
+from enum import Enum
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from stream_service.streams import StoreUnavailableError
 
@@ -28,6 +29,19 @@ MAX_WAITING = 8192
 """How many items may wait for the next command. More would only wait to time out."""
 
 
+DEADLINE_SECONDS = 2.0
+"""How long a caller waits for an answer at most; a command in flight then still finishes."""
+
+
+class Again(Enum):
+    """Stands for the result of an item that has to be carried out once more, in the next batch."""
+
+    AGAIN = 1
+
+
+AGAIN: Final = Again.AGAIN
+
+
 class OverloadedError(StoreUnavailableError):
     """So much waits already that this would not be answered in time; nothing was done."""
 
@@ -37,10 +51,11 @@ class GroupCommit(Generic[Item, Result]):
 
     def __init__(
         self,
-        commit: Callable[[list[Item]], Awaitable[Sequence[Result]]],
+        commit: Callable[[list[Item]], Awaitable[Sequence[Result | Again]]],
         *,
         max_batch: int = MAX_BATCH,
         max_waiting: int = MAX_WAITING,
+        deadline_seconds: float = DEADLINE_SECONDS,
     ) -> None:
         """Make a group.
 
@@ -49,34 +64,62 @@ class GroupCommit(Generic[Item, Result]):
                 batch's members and nobody else.
             max_batch: How many items a batch may have.
             max_waiting: How many items may wait while a batch is in flight.
+            deadline_seconds: How long a caller waits at most.
         """
         self._commit = commit
         self._max_batch = max_batch
         self._max_waiting = max_waiting
+        self._deadline = deadline_seconds
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._worker: asyncio.Task[None] | None = None
+        # All wait equally long, so one timer, for the oldest, serves them all.
+        self._deadlines: deque[tuple[float, asyncio.Future[Result]]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
 
-    async def __call__(self, item: Item) -> Result:
+    def __call__(self, item: Item) -> asyncio.Future[Result]:
         """Have the item carried out in the next batch.
 
         A caller that is cancelled leaves the others alone: an item that still waited is dropped,
         one in flight is finished.
+
+        Returns:
+            The result to be; `StoreUnavailableError` if it takes longer than the deadline.
 
         Raises:
             OverloadedError: `max_waiting` items wait already.
         """
         if len(self._waiting) >= self._max_waiting:
             raise OverloadedError("overloaded")
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
         self._waiting.append((item, future))
+        deadlines = self._deadlines
+        while deadlines and deadlines[0][1].done():
+            deadlines.popleft()
+        deadlines.append((loop.time() + self._deadline, future))
+        if self._timer is None:
+            self._timer = loop.call_later(self._deadline, self._expire)
         if self._worker is None:
-            self._worker = asyncio.create_task(self._work())
-        return await future
+            self._worker = loop.create_task(self._work())
+        return future
 
     async def finish(self) -> None:
         """Return when nothing waits and nothing is in flight."""
         while self._worker is not None:
             await asyncio.wait((self._worker,))
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _expire(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        deadlines = self._deadlines
+        while deadlines and (deadlines[0][1].done() or deadlines[0][0] <= now):
+            _, future = deadlines.popleft()
+            if not future.done():
+                future.set_exception(StoreUnavailableError("deadline"))
+        self._timer = loop.call_at(deadlines[0][0], self._expire) if deadlines else None
 
     async def _work(self) -> None:
         try:
@@ -96,13 +139,17 @@ class GroupCommit(Generic[Item, Result]):
     async def _carry_out(self, items: list[Item], futures: list[asyncio.Future[Result]]) -> None:
         try:
             results = await self._commit(items)
-            answers = list(zip(futures, results, strict=True))
+            answers = list(zip(items, futures, results, strict=True))
         except Exception as error:  # noqa: BLE001 - it is raised again, in every member
             for future in futures:
                 if not future.done():
                     # One each: an exception collects the traceback of whoever it is raised in.
                     future.set_exception(copy(error))
-        else:
-            for future, result in answers:
-                if not future.done():
-                    future.set_result(result)
+            return
+        again: list[tuple[Item, asyncio.Future[Result]]] = []
+        for item, future, result in answers:
+            if result is AGAIN:
+                again.append((item, future))
+            elif not future.done():
+                future.set_result(result)
+        self._waiting.extendleft(reversed(again))

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from stream_service.admission import Start
+from stream_service.group_commit import DEADLINE_SECONDS
 from stream_service.inputs import key_of, limit_of, session_of, start_body_of
 from stream_service.keys import LIMITER, SETTINGS, STORE
-from stream_service.limiter import DEADLINE_SECONDS
 from stream_service.problems import limit_reached
 from stream_service.representation import describe, describe_all, json_response
 from stream_service.streams import LimitReachedError, StoreUnavailableError

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -21,11 +19,10 @@ from stream_service.admission import (
     TakeOver,
     plan,
 )
-from stream_service.group_commit import MAX_BATCH, GroupCommit
+from stream_service.group_commit import AGAIN, MAX_BATCH, Again, GroupCommit
 from stream_service.store import Place, Write
 from stream_service.streams import (
     LimitReachedError,
-    StoreUnavailableError,
     Stream,
     StreamEndedError,
     StreamNotFoundError,
@@ -35,7 +32,7 @@ from stream_service.streams import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
 
     from stream_service.store import MongoStore
 
@@ -46,9 +43,6 @@ JITTER = 0.1
 
 MAX_SEEN = 65_536
 """Of how many streams the labels are kept at hand."""
-
-DEADLINE_SECONDS = 2.0
-"""How long a caller waits for an answer at most. A write that is under way then still finishes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +60,6 @@ class Started:
     active: int
     limit: int
     replay: bool
-
-
-# What became of a start in one try; None if it has to look again.
-Outcome = Started | LimitReachedError | None
 
 
 class Limiter:
@@ -99,7 +89,9 @@ class Limiter:
         self._lease = lease
         self._clock = clock
         self._seen = _SeenStreams()
+        self._starts: GroupCommit[Start, Started | LimitReachedError]
         self._starts = GroupCommit(self._try, max_batch=max_batch)
+        self._beats: GroupCommit[Place, Stream | Exception]
         self._beats = GroupCommit(self._renew, max_batch=max_batch)
         self._stops = GroupCommit(self._end, max_batch=max_batch)
         self._lists = GroupCommit(self._read, max_batch=max_batch)
@@ -117,18 +109,14 @@ class Limiter:
             LimitReachedError: The session has as many as it may, by a view that was read after
                 the start arrived.
         """
-        async with _deadline():
-            while True:
-                outcome = await self._starts(start)
-                if isinstance(outcome, LimitReachedError):
-                    raise outcome
-                if outcome is not None:
-                    return outcome
+        outcome = await self._starts(start)
+        if isinstance(outcome, Started):
+            return outcome
+        raise outcome
 
     async def active(self, session: str) -> list[Stream]:
         """The session's active streams, oldest first."""
-        async with _deadline():
-            return await self._lists(session)
+        return await self._lists(session)
 
     async def get(self, session: str, stream_id: str) -> Stream:
         """One active stream.
@@ -139,8 +127,7 @@ class Limiter:
         """
         if not is_stream_id(stream_id):
             raise StreamNotFoundError
-        async with _deadline():
-            holder = await self._looks((session, stream_id))
+        holder = await self._looks((session, stream_id))
         return _still_active(holder, stream_id, self._clock())
 
     async def heartbeat(self, session: str, stream_id: str) -> Stream:
@@ -152,8 +139,7 @@ class Limiter:
         """
         if not is_stream_id(stream_id):
             raise StreamNotFoundError
-        async with _deadline():
-            renewed = await self._beats((session, stream_id))
+        renewed = await self._beats((session, stream_id))
         if isinstance(renewed, Stream):
             return renewed
         raise renewed
@@ -166,8 +152,7 @@ class Limiter:
         """
         if not is_stream_id(stream_id):
             raise StreamNotFoundError
-        async with _deadline():
-            known = await self._stops((session, stream_id))
+        known = await self._stops((session, stream_id))
         if not known:
             raise StreamNotFoundError
 
@@ -180,11 +165,11 @@ class Limiter:
         spread = random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads load, no secret
         return round(left.total_seconds() / BEATS_PER_LEASE * spread, 3)
 
-    async def _try(self, starts: Sequence[Start]) -> list[Outcome]:
+    async def _try(self, starts: Sequence[Start]) -> list[Started | LimitReachedError | Again]:
         """Read, plan, write: two commands, however many starts there are."""
         now = self._clock()
         decisions = await self._decide(starts, now)
-        outcomes: list[Outcome] = [None] * len(starts)
+        outcomes: list[Started | LimitReachedError | Again] = [AGAIN] * len(starts)
         writes: dict[int, tuple[int, Write]] = {}
         for index, (start, decision) in enumerate(zip(starts, decisions, strict=True)):
             match decision:
@@ -252,7 +237,7 @@ class Limiter:
                     outcomes.append(over)
                     continue
                 self._seen.add(stream)
-            outcomes.append(replace(stream, expires_at=until))
+            outcomes.append(stream._replace(expires_at=until))
         return outcomes
 
     async def _end(self, places: Sequence[Place]) -> list[bool]:
@@ -299,15 +284,6 @@ class _SeenStreams:
             return None
         self._streams.move_to_end(stream_id)
         return stream
-
-
-@asynccontextmanager
-async def _deadline() -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            yield
-    except TimeoutError:
-        raise StoreUnavailableError("deadline") from None
 
 
 def _still_active(holder: Stream | None, stream_id: str, now: datetime) -> Stream:

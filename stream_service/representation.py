@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from stream_service.streams import Stream
 
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+
+
 def timestamp(moment: datetime) -> str:
     """A UTC time as RFC 3339 with milliseconds and `Z`."""
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def describe(stream: Stream) -> dict[str, Any]:
@@ -37,7 +40,7 @@ def describe_all(streams: Iterable[Stream]) -> list[dict[str, Any]]:
 
 def encode(body: Mapping[str, Any]) -> bytes:
     """JSON without blanks: `{"status":"UP"}`."""
-    return json.dumps(body, separators=(",", ":")).encode()
+    return _ENCODER.encode(body).encode()
 
 
 def json_response(

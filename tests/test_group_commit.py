@@ -4,8 +4,10 @@ import asyncio
 
 import pytest
 
-from stream_service.group_commit import GroupCommit, OverloadedError
+from stream_service.group_commit import AGAIN, Again, GroupCommit, OverloadedError
 from stream_service.streams import StoreUnavailableError
+
+Group = GroupCommit[int, int]
 
 
 class Database:
@@ -19,7 +21,7 @@ class Database:
     def answer(self, error: Exception | None = None) -> None:
         self._answers.put_nowait(error)
 
-    async def __call__(self, items: list[int]) -> list[int]:
+    async def __call__(self, items: list[int]) -> list[int | Again]:
         self.batches.append(items)
         self.begun.release()
         error = await self._answers.get()
@@ -34,7 +36,7 @@ def database() -> Database:
 
 
 async def test_a_lone_item_goes_at_once(database: Database) -> None:
-    group = GroupCommit(database)
+    group: Group = GroupCommit(database)
     database.answer()
     assert await group(1) == 10
     assert database.batches == [[1]]
@@ -43,10 +45,10 @@ async def test_a_lone_item_goes_at_once(database: Database) -> None:
 async def test_what_arrives_while_a_command_is_in_flight_goes_together_as_the_next(
     database: Database,
 ) -> None:
-    group = GroupCommit(database)
-    first = asyncio.create_task(group(1))
+    group: Group = GroupCommit(database)
+    first = asyncio.ensure_future(group(1))
     await database.begun.acquire()
-    others = [asyncio.create_task(group(n)) for n in (2, 3, 4)]
+    others = [asyncio.ensure_future(group(n)) for n in (2, 3, 4)]
     await asyncio.sleep(0)
     assert database.batches == [[1]]
     database.answer()
@@ -57,8 +59,8 @@ async def test_what_arrives_while_a_command_is_in_flight_goes_together_as_the_ne
 
 
 async def test_a_batch_has_at_most_max_batch_items_in_order_of_arrival(database: Database) -> None:
-    group = GroupCommit(database, max_batch=2)
-    tasks = [asyncio.create_task(group(n)) for n in range(5)]
+    group: Group = GroupCommit(database, max_batch=2)
+    tasks = [asyncio.ensure_future(group(n)) for n in range(5)]
     for _ in range(3):
         database.answer()
     assert await asyncio.gather(*tasks) == [0, 10, 20, 30, 40]
@@ -66,8 +68,8 @@ async def test_a_batch_has_at_most_max_batch_items_in_order_of_arrival(database:
 
 
 async def test_a_failing_command_fails_exactly_its_members(database: Database) -> None:
-    group = GroupCommit(database, max_batch=2)
-    tasks = [asyncio.create_task(group(n)) for n in range(4)]
+    group: Group = GroupCommit(database, max_batch=2)
+    tasks = [asyncio.ensure_future(group(n)) for n in range(4)]
     database.answer(StoreUnavailableError("away"))
     database.answer()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
@@ -82,8 +84,8 @@ async def test_a_failing_command_fails_exactly_its_members(database: Database) -
 
 
 async def test_a_caller_that_gives_up_in_flight_hurts_nobody_else(database: Database) -> None:
-    group = GroupCommit(database)
-    tasks = [asyncio.create_task(group(n)) for n in (1, 2)]
+    group: Group = GroupCommit(database)
+    tasks = [asyncio.ensure_future(group(n)) for n in (1, 2)]
     await database.begun.acquire()
     tasks[0].cancel()
     await asyncio.sleep(0)
@@ -96,10 +98,10 @@ async def test_a_caller_that_gives_up_in_flight_hurts_nobody_else(database: Data
 async def test_a_caller_that_gives_up_while_it_waits_is_not_carried_out(
     database: Database,
 ) -> None:
-    group = GroupCommit(database)
-    first = asyncio.create_task(group(1))
+    group: Group = GroupCommit(database)
+    first = asyncio.ensure_future(group(1))
     await database.begun.acquire()
-    tasks = [asyncio.create_task(group(n)) for n in (2, 3)]
+    tasks = [asyncio.ensure_future(group(n)) for n in (2, 3)]
     await asyncio.sleep(0)
     tasks[0].cancel()
     database.answer()
@@ -110,10 +112,10 @@ async def test_a_caller_that_gives_up_while_it_waits_is_not_carried_out(
 
 
 async def test_past_the_bound_a_caller_is_refused_at_once(database: Database) -> None:
-    group = GroupCommit(database, max_waiting=2)
-    first = asyncio.create_task(group(1))
+    group: Group = GroupCommit(database, max_waiting=2)
+    first = asyncio.ensure_future(group(1))
     await database.begun.acquire()
-    waiting = [asyncio.create_task(group(n)) for n in (2, 3)]
+    waiting = [asyncio.ensure_future(group(n)) for n in (2, 3)]
     await asyncio.sleep(0)
     with pytest.raises(OverloadedError):
         await group(4)
@@ -129,8 +131,8 @@ async def test_past_the_bound_a_caller_is_refused_at_once(database: Database) ->
 async def test_finish_returns_when_what_was_accepted_has_been_carried_out(
     database: Database,
 ) -> None:
-    group = GroupCommit(database, max_batch=1)
-    tasks = [asyncio.create_task(group(n)) for n in (1, 2)]
+    group: Group = GroupCommit(database, max_batch=1)
+    tasks = [asyncio.ensure_future(group(n)) for n in (1, 2)]
     await database.begun.acquire()
     finishing = asyncio.create_task(group.finish())
     database.answer()
@@ -142,7 +144,8 @@ async def test_finish_returns_when_what_was_accepted_has_been_carried_out(
 
 
 async def test_finish_returns_at_once_when_idle(database: Database) -> None:
-    await GroupCommit(database).finish()
+    group: Group = GroupCommit(database)
+    await group.finish()
 
 
 async def test_a_command_that_answers_for_too_few_fails_its_members(database: Database) -> None:
@@ -150,7 +153,46 @@ async def test_a_command_that_answers_for_too_few_fails_its_members(database: Da
         await database([*items])
         return []
 
-    group = GroupCommit(forgetful)
+    group: Group = GroupCommit(forgetful)
     database.answer()
     with pytest.raises(ValueError, match="shorter"):
         await group(1)
+
+
+async def test_an_item_that_has_to_go_again_is_first_in_the_next_batch() -> None:
+    batches: list[list[int]] = []
+
+    async def reluctant(items: list[int]) -> list[int | Again]:
+        batches.append(items)
+        return [AGAIN if len(batches) == 1 and item != 1 else item for item in items]
+
+    group: Group = GroupCommit(reluctant, max_batch=3)
+    assert await asyncio.gather(*(group(n) for n in (1, 2, 3, 4))) == [1, 2, 3, 4]
+    assert batches == [[1, 2, 3], [2, 3, 4]]
+
+
+async def test_a_caller_gets_an_answer_within_the_deadline(database: Database) -> None:
+    group: Group = GroupCommit(database, deadline_seconds=0.05)
+    in_flight = asyncio.ensure_future(group(1))
+    await database.begun.acquire()
+    waiting = asyncio.ensure_future(group(2))
+    began = asyncio.get_running_loop().time()
+    outcomes = await asyncio.gather(in_flight, waiting, return_exceptions=True)
+    assert asyncio.get_running_loop().time() - began < 1
+    assert [repr(outcome) for outcome in outcomes] == ["StoreUnavailableError('deadline')"] * 2
+    database.answer()
+    database.answer()
+    assert await group(3) == 30
+    assert database.batches == [[1], [3]]
+
+
+async def test_the_deadline_holds_for_later_callers_after_earlier_ones_were_answered(
+    database: Database,
+) -> None:
+    group: Group = GroupCommit(database, deadline_seconds=0.05)
+    database.answer()
+    assert await group(1) == 10
+    with pytest.raises(StoreUnavailableError, match="deadline"):
+        await group(2)
+    database.answer()
+    await group.finish()
