@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import orjson
 from aiohttp import web
 
 if TYPE_CHECKING:
@@ -14,9 +15,7 @@ if TYPE_CHECKING:
     from stream_service.streams import Stream
 
 
-_ENCODER = json.JSONEncoder(separators=(",", ":"))
-
-
+@lru_cache(maxsize=1024)  # All heartbeats of one batch end at the same time.
 def timestamp(moment: datetime) -> str:
     """A UTC time as RFC 3339 with milliseconds and `Z`."""
     return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
@@ -40,7 +39,7 @@ def describe_all(streams: Iterable[Stream]) -> list[dict[str, Any]]:
 
 def encode(body: Mapping[str, Any]) -> bytes:
     """JSON without blanks: `{"status":"UP"}`."""
-    return _ENCODER.encode(body).encode()
+    return orjson.dumps(body)
 
 
 def json_response(
