@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from stream_service import handlers
-from stream_service.gateway import gateway_token
+from stream_service.gateway import gateway_only
 from stream_service.group_commit import MAX_BATCH
 from stream_service.inputs import MAX_BODY_BYTES
 from stream_service.keys import LIMITER, SETTINGS, STORE
@@ -43,10 +43,8 @@ def create_app(
     Raises:
         SettingsError: The driver cannot use `settings.mongo_url`.
     """
-    app = web.Application(
-        middlewares=[request_log(), problems, gateway_token(settings.gateway_tokens)],
-        client_max_size=MAX_BODY_BYTES,
-    )
+    app = web.Application(client_max_size=MAX_BODY_BYTES)
+    app.middlewares.extend([request_log(app), problems, *gateway_only(settings.gateway_tokens)])
     if store is None:
         retention = timedelta(seconds=settings.stream_retention_seconds)
         store = MongoStore.connect(settings.mongo_url, settings.mongo_db, retention)
@@ -58,14 +56,15 @@ def create_app(
     app[LIMITER] = Limiter(store, lease=lease, clock=clock, max_batch=max_batch)
     app.add_routes(
         [
-            # HEAD must not start a stream.
-            web.get("/watch", handlers.watch, allow_head=False),
-            web.post("/streams", handlers.start),
-            web.get("/streams", handlers.list_active),
-            web.get("/streams/{stream_id}", handlers.show),
-            web.delete("/streams/{stream_id}", handlers.stop),
+            # Routes are tried in this order, and nearly all requests are heartbeats.
             web.post("/streams/{stream_id}/heartbeat", handlers.heartbeat),
             web.post("/streams/{stream_id}/stop", handlers.stop),
+            web.get("/streams/{stream_id}", handlers.show),
+            web.delete("/streams/{stream_id}", handlers.stop),
+            web.post("/streams", handlers.start),
+            web.get("/streams", handlers.list_active),
+            # HEAD must not start a stream.
+            web.get("/watch", handlers.watch, allow_head=False),
             web.get("/health", handlers.health),
             web.get("/health/live", handlers.live),
         ]

@@ -124,6 +124,7 @@ class GroupCommit(Generic[Item, Result]):
     async def _work(self) -> None:
         try:
             while self._waiting:
+                await self._gather()
                 items: list[Item] = []
                 futures: list[asyncio.Future[Result]] = []
                 while self._waiting and len(items) < self._max_batch:
@@ -135,6 +136,17 @@ class GroupCommit(Generic[Item, Result]):
                     await self._carry_out(items, futures)
         finally:
             self._worker = None
+
+    async def _gather(self) -> None:
+        """Take along what has arrived but is not parsed yet: until two turns bring nothing new.
+
+        A command sent sooner would only compete with that parsing for the processor.
+        """
+        idle_turns = 0
+        while idle_turns < 2 and len(self._waiting) < self._max_batch:  # noqa: PLR2004
+            before = len(self._waiting)
+            await asyncio.sleep(0)
+            idle_turns = idle_turns + 1 if len(self._waiting) == before else 0
 
     async def _carry_out(self, items: list[Item], futures: list[asyncio.Future[Result]]) -> None:
         try:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import random
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from random import random
 from typing import TYPE_CHECKING
 
 from stream_service.admission import (
@@ -161,9 +161,8 @@ class Limiter:
 
         Jittered by 10 %, so that a fleet that restarts together does not beat together.
         """
-        left = max(stream.expires_at - self._clock(), timedelta())
-        spread = random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads load, no secret
-        return round(left.total_seconds() / BEATS_PER_LEASE * spread, 3)
+        left = (stream.expires_at - self._clock()).total_seconds()
+        return round(max(left, 0) / BEATS_PER_LEASE * (1 - JITTER + 2 * JITTER * random()), 3)  # noqa: S311 - spreads load, no secret
 
     async def _try(self, starts: Sequence[Start]) -> list[Started | LimitReachedError | Again]:
         """Read, plan, write: two commands, however many starts there are."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from datetime import UTC, datetime
+from time import time_ns
 from typing import Literal, NamedTuple
 
 Reason = Literal["stopped", "expired", "replaced"]
@@ -64,8 +65,7 @@ def is_stream_id(text: str) -> bool:
 
 def utc_now() -> datetime:
     """The time, cut to the milliseconds that a MongoDB date can hold."""
-    now = datetime.now(UTC)
-    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+    return datetime.fromtimestamp(time_ns() // 1_000_000 / 1000, UTC)
 
 
 class LimitReachedError(Exception):
