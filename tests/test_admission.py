@@ -1,0 +1,361 @@
+"""The rules of the limit alone: no clock, no store."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import event, given
+from hypothesis import strategies as st
+
+from stream_service.admission import (
+    OLDEST,
+    STALEST,
+    Claim,
+    Forget,
+    LookAgain,
+    Refuse,
+    Settled,
+    Start,
+    TakeOver,
+    plan,
+)
+from stream_service.streams import Stream, stream_id_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NOW = datetime(2026, 1, 1, 20, 15, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+LEASE = 60 * SECOND
+
+
+def streaming(slot: int, *, age: int = 10, left: int = 50, key: str | None = None) -> Stream:
+    """A stream that started `age` seconds ago and whose lease runs `left` seconds more."""
+    return Stream(
+        session="s",
+        stream_id=stream_id_of(slot, f"{slot:022}"),
+        device=None,
+        content=None,
+        started_at=NOW - age * SECOND,
+        expires_at=NOW + left * SECOND,
+        idempotency_key=key,
+    )
+
+
+def over(slot: int, *, key: str | None = None) -> Stream:
+    return streaming(slot, age=100, left=-1, key=key)
+
+
+def starting(
+    limit: int = 3, *, replace: str | None = None, key: str | None = None, token: str = "t" * 22
+) -> Start:
+    return Start("s", limit, replace=replace, idempotency_key=key, token=token)
+
+
+def test_the_first_streams_get_the_lowest_slots_in_the_order_of_their_arrival() -> None:
+    assert plan([], [starting(), starting(), starting()], NOW) == [
+        Claim(0, 1),
+        Claim(1, 2),
+        Claim(2, 3),
+    ]
+
+
+def test_a_start_gets_the_lowest_free_slot() -> None:
+    assert plan([streaming(0), streaming(2)], [starting()], NOW) == [Claim(1, 3)]
+
+
+def test_a_start_at_the_limit_is_refused_with_what_is_playing_oldest_first() -> None:
+    young, old, middle = streaming(0, age=5), streaming(1, age=50), streaming(2, age=20)
+
+    assert plan([young, old, middle], [starting()], NOW) == [Refuse([old, middle, young])]
+
+
+def test_streams_that_started_in_one_millisecond_are_listed_by_slot() -> None:
+    view = [streaming(2), streaming(0), streaming(1)]
+
+    [refused] = plan(view, [starting()], NOW)
+
+    assert isinstance(refused, Refuse)
+    assert [stream.slot for stream in refused.streams] == [0, 1, 2]
+
+
+def test_a_stream_is_over_at_the_very_moment_its_lease_ends() -> None:
+    view = [streaming(0, left=0), streaming(1), streaming(2)]
+
+    assert plan(view, [starting()], NOW) == [Claim(0, 3)]
+
+
+def test_more_starts_than_slots_are_left_look_again_and_are_not_refused() -> None:
+    # Those before them have not got their slots yet, and may lose them.
+    decisions = plan([streaming(0), streaming(1)], [starting(), starting(), starting()], NOW)
+
+    assert decisions == [Claim(2, 3), LookAgain(), LookAgain()]
+
+
+def test_a_lowered_limit_counts_streams_in_higher_slots() -> None:
+    view = [streaming(4), streaming(5)]
+
+    decisions = plan(view, [starting(3), starting(3)], NOW)
+
+    assert decisions == [Claim(0, 3), LookAgain()]
+
+
+def test_a_lowered_limit_refuses_while_higher_slots_fill_it() -> None:
+    view = [streaming(3), streaming(4), streaming(5)]
+
+    assert isinstance(plan(view, [starting(3)], NOW)[0], Refuse)
+
+
+def test_a_raised_limit_opens_the_slots_above() -> None:
+    view = [streaming(0), streaming(1), streaming(2)]
+
+    assert plan(view, [starting(5), starting(5)], NOW) == [Claim(3, 4), Claim(4, 5)]
+
+
+def test_each_start_of_one_plan_has_the_limit_that_it_came_with() -> None:
+    decisions = plan([streaming(0)], [starting(1), starting(2), starting(2)], NOW)
+
+    assert decisions == [Refuse([streaming(0)]), Claim(1, 2), LookAgain()]
+
+
+@pytest.mark.parametrize("slots", [(0,), (0, 1, 2)])
+def test_replace_by_id_takes_the_place_below_the_limit_and_at_it(slots: tuple[int, ...]) -> None:
+    view = [streaming(slot) for slot in slots]
+
+    decisions = plan(view, [starting(replace=view[0].stream_id)], NOW)
+
+    assert decisions == [TakeOver(view[0], len(slots), unless_renewed=False)]
+
+
+def test_replace_by_id_of_a_stream_that_is_over_starts_as_usual() -> None:
+    gone = over(0)
+
+    assert plan([gone], [starting(replace=gone.stream_id)], NOW) == [Claim(0, 1)]
+
+
+def test_replace_by_id_over_the_limit_is_refused() -> None:
+    view = [streaming(0), streaming(1), streaming(2)]
+
+    decisions = plan(view, [starting(2, replace=view[0].stream_id)], NOW)
+
+    assert decisions == [Refuse(view)]
+
+
+def test_replace_oldest_takes_the_place_of_the_one_that_started_first() -> None:
+    view = [streaming(0, age=5), streaming(1, age=50, left=59), streaming(2, age=20, left=1)]
+
+    decisions = plan(view, [starting(replace=OLDEST)], NOW)
+
+    assert decisions == [TakeOver(view[1], 3, unless_renewed=False)]
+
+
+def test_replace_stalest_takes_the_longest_without_a_heartbeat_unless_it_beats() -> None:
+    view = [streaming(0, age=5), streaming(1, age=50, left=59), streaming(2, age=20, left=1)]
+
+    decisions = plan(view, [starting(replace=STALEST)], NOW)
+
+    assert decisions == [TakeOver(view[2], 3, unless_renewed=True)]
+
+
+@pytest.mark.parametrize("which", [OLDEST, STALEST])
+def test_replace_oldest_or_stalest_ends_nothing_below_the_limit(which: str) -> None:
+    view = [streaming(0), streaming(1)]
+
+    assert plan(view, [starting(replace=which)], NOW) == [Claim(2, 3)]
+
+
+@pytest.mark.parametrize("which", [OLDEST, STALEST])
+def test_replace_oldest_or_stalest_is_refused_over_the_limit(which: str) -> None:
+    view = [streaming(0), streaming(1), streaming(2)]
+
+    assert plan(view, [starting(2, replace=which)], NOW) == [Refuse(view)]
+
+
+def test_one_victim_is_given_to_one_start() -> None:
+    view = [streaming(0), streaming(1, age=50), streaming(2)]
+    starts = [starting(replace=OLDEST), starting(replace=view[1].stream_id)]
+
+    decisions = plan(view, starts, NOW)
+
+    assert decisions == [TakeOver(view[1], 3, unless_renewed=False), LookAgain()]
+
+
+def test_a_key_that_has_a_stream_is_answered_with_it_even_at_the_limit() -> None:
+    view = [streaming(0), streaming(1, key="k"), streaming(2)]
+
+    decisions = plan(view, [starting(key="k"), starting(key="other")], NOW)
+
+    assert decisions == [Settled(view[1], 3, replay=True), Refuse(view)]
+
+
+def test_a_key_that_has_a_stream_replaces_nothing_more() -> None:
+    view = [streaming(0), streaming(1, key="k")]
+
+    decisions = plan(view, [starting(key="k", replace=view[0].stream_id)], NOW)
+
+    assert decisions == [Settled(view[1], 2, replay=True)]
+
+
+def test_starts_without_a_key_are_no_replays_of_streams_without_one() -> None:
+    assert plan([streaming(0)], [starting(), starting()], NOW) == [Claim(1, 2), Claim(2, 3)]
+
+
+def test_a_start_whose_claim_was_done_unanswered_knows_its_own_stream() -> None:
+    view = [streaming(0), streaming(1), streaming(2)]
+    own = view[1].stream_id.partition("-")[2]
+
+    assert plan(view, [starting(token=own)], NOW) == [Settled(view[1], 3, replay=False)]
+
+
+def test_one_key_twice_in_one_plan_is_tried_once() -> None:
+    decisions = plan([], [starting(key="k"), starting(key="k"), starting(key="l")], NOW)
+
+    assert decisions == [Claim(0, 1), LookAgain(), Claim(1, 2)]
+
+
+def test_the_key_of_a_stream_that_is_over_is_taken_off_before_another_slot_gets_it() -> None:
+    gone = over(2, key="k")
+
+    assert plan([gone], [starting(key="k")], NOW) == [Forget(gone)]
+
+
+def test_the_key_of_a_stream_that_is_over_goes_with_its_slot() -> None:
+    gone = over(1, key="k")
+
+    assert plan([streaming(0), gone], [starting(key="k")], NOW) == [Claim(1, 2)]
+
+
+def test_the_key_of_a_stream_that_is_over_is_taken_off_before_a_take_over() -> None:
+    playing, gone = streaming(0), over(1, key="k")
+    replacing = starting(key="k", replace=playing.stream_id)
+
+    assert plan([playing, gone], [replacing], NOW) == [Forget(gone)]
+
+
+def test_a_refused_start_leaves_the_key_of_a_stream_that_is_over_alone() -> None:
+    playing = streaming(0)
+
+    decisions = plan([playing, over(1, key="k")], [starting(1, key="k")], NOW)
+
+    assert decisions == [Refuse([playing])]
+
+
+def _streams(keys: list[str]) -> st.SearchStrategy[list[Stream]]:
+    a_stream = st.builds(
+        lambda slot, age, left, key: streaming(slot, age=age, left=left, key=key),
+        st.integers(0, 6),
+        st.integers(1, 4),
+        st.integers(-2, 4),
+        st.sampled_from([None, *keys]),
+    )
+    of_one_session: Callable[[Stream], object] = lambda stream: stream.slot  # noqa: E731
+    return st.lists(a_stream, max_size=6, unique_by=of_one_session).map(_each_key_once)
+
+
+def _each_key_once(streams: list[Stream]) -> list[Stream]:
+    """Keys are unique in a session: the database sees to that."""
+    seen: set[str | None] = {None}
+    kept = []
+    for stream in streams:
+        fresh = stream.idempotency_key not in seen
+        kept.append(stream if fresh else replace(stream, idempotency_key=None))
+        seen.add(stream.idempotency_key)
+    return kept
+
+
+_KEYS = ["k", "l"]
+_STARTS = st.lists(
+    st.builds(
+        starting,
+        st.integers(1, 6),
+        replace=st.sampled_from(
+            [None, None, OLDEST, STALEST, *(streaming(slot).stream_id for slot in range(7))]
+        ),
+        key=st.sampled_from([None, None, *_KEYS]),
+        token=st.sampled_from(["t" * 22, "t" * 22, f"{1:022}"]),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+any_plan = given(view=_streams(_KEYS), starts=_STARTS)
+
+
+def _active(view: list[Stream]) -> dict[str, Stream]:
+    return {stream.stream_id: stream for stream in view if stream.is_active(NOW)}
+
+
+@any_plan
+def test_claims_of_any_plan_never_meet_and_leave_room_for_every_stream_above(
+    view: list[Stream], starts: list[Start]
+) -> None:
+    taken = {stream.slot for stream in _active(view).values()}
+    forgets = False
+
+    for start, decision in zip(starts, plan(view, starts, NOW), strict=True):
+        event(type(decision).__name__)
+        forgets = forgets or isinstance(decision, Forget)
+        if isinstance(decision, Claim):
+            assert decision.slot not in taken
+            above = sum(1 for slot in taken if slot > decision.slot)
+            # The lemma that the cap rests on: see the docstring of the module.
+            assert decision.slot + above + 1 <= start.limit
+            # A start that has to forget a key first keeps its place in the plan.
+            assert forgets or taken.issuperset(range(decision.slot)), "the lowest free slot"
+            taken.add(decision.slot)
+            assert forgets or decision.active == len(taken)
+
+
+@any_plan
+def test_any_plan_refuses_only_at_the_limit_and_lets_its_first_start_get_on(
+    view: list[Stream], starts: list[Start]
+) -> None:
+    active = _active(view)
+
+    decisions = plan(view, starts, NOW)
+
+    assert not isinstance(decisions[0], LookAgain)
+    for start, decision in zip(starts, decisions, strict=True):
+        if isinstance(decision, Refuse):
+            assert len(active) >= start.limit
+            assert {stream.stream_id for stream in decision.streams} == set(active)
+
+
+@any_plan
+def test_take_overs_of_any_plan_end_each_stream_once_and_only_as_the_start_asks(
+    view: list[Stream], starts: list[Start]
+) -> None:
+    active = _active(view)
+    victims = set()
+
+    for start, decision in zip(starts, plan(view, starts, NOW), strict=True):
+        if isinstance(decision, TakeOver):
+            victim = decision.victim.stream_id
+            assert active[victim] == decision.victim
+            assert victim not in victims
+            victims.add(victim)
+            assert len(active) <= start.limit
+            assert start.replace == victim or len(active) == start.limit
+            assert start.replace in (victim, OLDEST, STALEST)
+            assert decision.unless_renewed == (start.replace == STALEST)
+
+
+@any_plan
+def test_any_plan_tries_each_key_once_and_never_for_a_start_that_has_its_stream(
+    view: list[Stream], starts: list[Start]
+) -> None:
+    active = _active(view)
+    keyed = {stream.idempotency_key for stream in active.values()} - {None}
+    tokens = {stream_id.partition("-")[2] for stream_id in active}
+    tried = set()
+
+    for start, decision in zip(starts, plan(view, starts, NOW), strict=True):
+        has_its_stream = start.idempotency_key in keyed or start.token in tokens
+        assert isinstance(decision, Settled) == has_its_stream
+        if isinstance(decision, Claim | TakeOver) and start.idempotency_key is not None:
+            assert start.idempotency_key not in tried
+            tried.add(start.idempotency_key)
