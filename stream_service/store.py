@@ -107,7 +107,7 @@ class MongoStore:
         )
         self._retention = retention
         self._prepared = False
-        self._preparing = asyncio.Lock()
+        self._preparing: asyncio.Task[None] | None = None
 
     @classmethod
     def connect(cls, url: str, database: str, retention: timedelta) -> MongoStore:
@@ -133,17 +133,25 @@ class MongoStore:
         self._client.close()
 
     async def prepare(self) -> None:
-        """Make the indexes, or change the retention of the one that is there. Done once."""
-        async with self._preparing:
-            if self._prepared:
-                return
-            with _translated_errors():
-                for index in _INDEXES:
-                    document = index.document
-                    options = {k: v for k, v in document.items() if k not in ("key", "name")}
-                    await self._streams.create_index(list(document["key"].items()), **options)
-                await self._make_ttl_index()
-            self._prepared = True
+        """Make the indexes, or change the retention of the one that is there. Done once.
+
+        Whoever asks meanwhile shares the attempt: in a queue, each would wait for the failure of
+        those before it while the database is away.
+        """
+        if self._prepared:
+            return
+        if self._preparing is None or self._preparing.done():
+            self._preparing = asyncio.create_task(self._make_indexes())
+        await asyncio.shield(self._preparing)
+
+    async def _make_indexes(self) -> None:
+        with _translated_errors():
+            for index in _INDEXES:
+                document = index.document
+                options = {k: v for k, v in document.items() if k not in ("key", "name")}
+                await self._streams.create_index(list(document["key"].items()), **options)
+            await self._make_ttl_index()
+        self._prepared = True
 
     async def _make_ttl_index(self) -> None:
         seconds = int(self._retention.total_seconds())
