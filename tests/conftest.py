@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import secrets
 import signal
@@ -17,17 +18,31 @@ from typing import TYPE_CHECKING, Any
 
 import mongomock.collection
 import pytest
+from hypothesis import HealthCheck, settings
 from mongomock_motor import AsyncMongoMockClient
+from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
+from pymongo.monitoring import (
+    CommandFailedEvent,
+    CommandListener,
+    CommandStartedEvent,
+    CommandSucceededEvent,
+)
 
 from stream_service.embedded import PROGRAM, START_SECONDS, STOP_SECONDS
 from stream_service.store import MongoStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 RETENTION = timedelta(seconds=300)
+
+# How fast an example runs says more about the machine than about the example.
+settings.register_profile(
+    "any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any-machine")
 
 # mongomock 4.3 does not know the argument `sort`, which PyMongo 4.11 and later pass on.
 _builder: Any = mongomock.collection.BulkOperationBuilder
@@ -139,6 +154,31 @@ def connect(mongo_url: str, database: str) -> Iterator[Callable[..., MongoStore]
     yield make
     for store in stores:
         store.close()
+
+
+class Commands(CommandListener):
+    """The commands that a client sent, as (name, document) in their order."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, Mapping[str, Any]]] = []
+
+    def started(self, event: CommandStartedEvent) -> None:
+        self.sent.append((event.command_name, event.command))
+
+    def succeeded(self, event: CommandSucceededEvent) -> None:
+        pass
+
+    def failed(self, event: CommandFailedEvent) -> None:
+        pass
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
+    """Records the commands of every store that is connected after it was asked for."""
+    recorder = Commands()
+    recording = functools.partial(AsyncIOMotorClient, event_listeners=[recorder])
+    monkeypatch.setattr("stream_service.store.AsyncIOMotorClient", recording)
+    return recorder
 
 
 @pytest.fixture
