@@ -136,7 +136,18 @@ def database(mongo: MongoClient[Any]) -> Iterator[str]:
 
 
 @pytest.fixture
-def connect(mongo_url: str, database: str) -> Iterator[Callable[..., MongoStore]]:
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets commands and requests take long: a test that is not about time has none to lose."""
+    monkeypatch.setattr("stream_service.store.COMMAND_TIMEOUT", timedelta(seconds=25))
+    monkeypatch.setattr("stream_service.limiter.DEADLINE_SECONDS", 30.0)
+
+
+@pytest.fixture
+def connect(
+    mongo_url: str,
+    database: str,
+    patient: None,  # noqa: ARG001
+) -> Iterator[Callable[..., MongoStore]]:
     """Makes stores on the real server, each with a client of its own, as processes have.
 
     Takes `options` to be put on the URL, and `retention`.
