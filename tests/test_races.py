@@ -1,0 +1,226 @@
+"""Races for slots, on a real server: each store has a client of its own, as processes have."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from stream_service import store as store_module
+from stream_service.admission import STALEST, Start
+from stream_service.limiter import Limiter, Started
+from stream_service.streams import LimitReachedError, new_token
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from pymongo import MongoClient, UpdateOne
+
+    from stream_service.store import MongoStore
+
+    Connect = Callable[..., MongoStore]
+    Race = Callable[[Sequence[Start]], Awaitable[list[Started]]]
+
+LEASE = timedelta(seconds=60)
+
+
+@pytest.fixture
+async def stores(connect: Connect) -> list[MongoStore]:
+    made = [connect() for _ in range(3)]
+    for store in made:
+        await store.prepare()
+    return made
+
+
+@pytest.fixture
+def limiters(stores: list[MongoStore]) -> list[Limiter]:
+    """Three limiters, as of three processes."""
+    return [Limiter(store, lease=LEASE) for store in stores]
+
+
+@pytest.fixture
+def race(
+    stores: list[MongoStore], limiters: list[Limiter], monkeypatch: pytest.MonkeyPatch
+) -> Race:
+    """Tries starts at once, dealt out to the limiters; gives those that were admitted.
+
+    Nobody goes on to claim before everybody has read: luck has no say in who is too late.
+    """
+
+    async def run(starts: Sequence[Start]) -> list[Started]:
+        everybody_has_read = asyncio.Barrier(len(stores))
+        with monkeypatch.context() as patch:
+            for store in stores:
+                patch.setattr(store, "read", _meeting_once(store, everybody_has_read))
+            answers = await asyncio.gather(
+                *(limiters[n % len(limiters)].start(start) for n, start in enumerate(starts)),
+                return_exceptions=True,
+            )
+        for answer in answers:
+            if not isinstance(answer, Started | LimitReachedError):
+                raise answer
+        return [answer for answer in answers if isinstance(answer, Started)]
+
+    return run
+
+
+def _meeting_once(store: MongoStore, barrier: asyncio.Barrier) -> Callable[..., Any]:
+    read = store.read
+    has_met = False
+
+    async def met(*args: Any) -> Any:
+        nonlocal has_met
+        view = await read(*args)
+        if not has_met:
+            has_met = True
+            await barrier.wait()
+        return view
+
+    return met
+
+
+async def active(limiter: Limiter, session: str) -> set[str]:
+    return {stream.stream_id for stream in await limiter.active(session)}
+
+
+async def test_three_racing_starts_of_a_fresh_session_are_all_admitted(
+    limiters: list[Limiter], race: Race
+) -> None:
+    admitted = await race([Start("s", 3) for _ in range(3)])
+
+    assert sorted(started.stream.slot for started in admitted) == [0, 1, 2]
+    assert await active(limiters[0], "s") == {started.stream.stream_id for started in admitted}
+
+
+async def test_of_many_racing_starts_exactly_the_limit_is_admitted(
+    limiters: list[Limiter], race: Race
+) -> None:
+    admitted = await race([Start("s", 3) for _ in range(60)])
+
+    assert len(admitted) == 3
+    assert await active(limiters[0], "s") == {started.stream.stream_id for started in admitted}
+
+
+async def test_fifty_sessions_that_race_at_once_get_what_they_may_have_each(race: Race) -> None:
+    sessions = [f"s{n}" for n in range(50)]
+    # Five tries each, so that every limiter has some of every session.
+    starts = [Start(session, 3) for _ in range(5) for session in sessions]
+
+    admitted = await race(starts)
+
+    assert Counter(started.stream.session for started in admitted) == dict.fromkeys(sessions, 3)
+    # And where no more come than may watch, nobody is refused.
+    fresh = [f"t{n}" for n in range(50)]
+    admitted = await race([Start(session, 3) for _ in range(3) for session in fresh])
+    assert Counter(started.stream.session for started in admitted) == dict.fromkeys(fresh, 3)
+
+
+async def test_racing_starts_get_the_slots_of_streams_that_are_over_once_each(
+    limiters: list[Limiter], race: Race
+) -> None:
+    for started in await race([Start("s", 3) for _ in range(3)]):
+        await limiters[0].stop("s", started.stream.stream_id)
+
+    admitted = await race([Start("s", 3) for _ in range(30)])
+
+    assert sorted(started.stream.slot for started in admitted) == [0, 1, 2]
+
+
+async def test_one_idempotency_key_that_races_takes_one_slot(
+    limiters: list[Limiter], race: Race
+) -> None:
+    sessions = [f"s{n}" for n in range(10)]
+    starts = [Start(session, 3, idempotency_key="k") for _ in range(3) for session in sessions]
+
+    answers = await race(starts)
+
+    assert len(answers) == len(starts)
+    for session in sessions:
+        of_session = [answer for answer in answers if answer.stream.session == session]
+        assert len({answer.stream.stream_id for answer in of_session}) == 1
+        assert sorted(answer.replay for answer in of_session) == [False, True, True]
+        assert len(await active(limiters[0], session)) == 1
+
+
+async def test_one_key_of_an_expired_stream_that_races_takes_one_slot(
+    limiters: list[Limiter], race: Race, mongo: MongoClient[Any], database: str
+) -> None:
+    # The key is on a slot that is not the next one, so it has to be forgotten first.
+    low = (await limiters[0].start(Start("s", 3))).stream
+    old = (await limiters[0].start(Start("s", 3, idempotency_key="k"))).stream
+    mongo[database]["streams"].update_one(
+        {"stream_id": old.stream_id}, {"$set": {"expires_at": old.started_at}}
+    )
+    await limiters[0].stop("s", low.stream_id)
+
+    answers = await race([Start("s", 3, idempotency_key="k") for _ in range(3)])
+
+    assert len({answer.stream.stream_id for answer in answers}) == 1
+    assert len(await active(limiters[0], "s")) == 1
+
+
+async def test_of_racing_replacements_of_one_stream_one_is_admitted(
+    limiters: list[Limiter], race: Race
+) -> None:
+    victim = await limiters[0].start(Start("s", 2))
+    other = await limiters[0].start(Start("s", 2))
+    replace = victim.stream.stream_id
+
+    admitted = await race([Start("s", 2, replace=replace) for _ in range(12)])
+
+    assert [started.stream.replaced for started in admitted] == [replace]
+    assert await active(limiters[0], "s") == {
+        admitted[0].stream.stream_id,
+        other.stream.stream_id,
+    }
+
+
+async def test_replacements_of_the_stalest_race_with_starts_and_stay_within_the_limit(
+    limiters: list[Limiter], race: Race
+) -> None:
+    starts = [Start("s", 3, replace=STALEST if n % 2 else None) for n in range(24)]
+
+    admitted = await race(starts)
+
+    assert len(await active(limiters[0], "s")) == 3
+    assert await active(limiters[0], "s") <= {started.stream.stream_id for started in admitted}
+
+
+def _claims_whatever_is_there(operation: Callable[..., UpdateOne]) -> Callable[..., UpdateOne]:
+    """The conditional upsert with its condition taken out."""
+
+    def unguarded(write: store_module.Write, *args: Any) -> UpdateOne:
+        made: Any = operation(write, *args)
+        if write.victim is None:
+            del made._filter["expires_at"]  # noqa: SLF001 - its one way in
+        return cast("UpdateOne", made)
+
+    return unguarded
+
+
+def _claims_beside_what_is_there(operation: Callable[..., UpdateOne]) -> Callable[..., UpdateOne]:
+    """The slot's number taken out of the primary key."""
+
+    def unguarded(write: store_module.Write, *args: Any) -> UpdateOne:
+        made: Any = operation(write, *args)
+        if write.victim is None:
+            made._filter["_id"] += f"/{new_token()}"  # noqa: SLF001 - its one way in
+        return cast("UpdateOne", made)
+
+    return unguarded
+
+
+@pytest.mark.parametrize("without", [_claims_whatever_is_there, _claims_beside_what_is_there])
+async def test_the_same_race_without_the_guard_of_the_claim_admits_too_many(
+    race: Race,
+    monkeypatch: pytest.MonkeyPatch,
+    without: Callable[[Callable[..., UpdateOne]], Callable[..., UpdateOne]],
+) -> None:
+    monkeypatch.setattr(store_module, "_operation", without(store_module._operation))  # noqa: SLF001
+
+    admitted = await race([Start("s", 3) for _ in range(60)])
+
+    assert len(admitted) > 3
