@@ -1,0 +1,293 @@
+"""Any course of events, against a plain model of the rules."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    invariant,
+    multiple,
+    rule,
+)
+from mongomock_motor import AsyncMongoMockClient
+
+from stream_service.admission import OLDEST, STALEST, Start
+from stream_service.limiter import Limiter, Started
+from stream_service.store import MongoStore
+from stream_service.streams import (
+    LimitReachedError,
+    Stream,
+    StreamEndedError,
+    StreamNotFoundError,
+    utc_now,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from datetime import datetime
+
+Answer = TypeVar("Answer")
+
+LEASE = timedelta(seconds=60)
+RETENTION = timedelta(seconds=300)
+
+SESSIONS = st.sampled_from(["alice", "bob"])
+LIMITS = st.integers(1, 4)
+KEYS = st.sampled_from(["k", "l"])
+LIMITERS = st.integers(0, 1)
+
+
+@dataclass(eq=False)
+class Watched:
+    """A stream as somebody would note it down who knows the rules."""
+
+    session: str
+    stream_id: str
+    slot: int
+    key: str | None
+    started_at: datetime
+    expires_at: datetime
+    in_place_of: Watched | None
+    stopped: bool = False
+
+
+class AnyCourseOfEvents(RuleBasedStateMachine):
+    streams = Bundle[Watched]("streams")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        client: Any = AsyncMongoMockClient(tz_aware=True)
+        self.collection = client["test"]["streams"]
+        self.now = utc_now()
+        # Two processes on one database; what one of them has seen, the other has not.
+        store = MongoStore(client, "test", RETENTION)
+        self.limiters = [Limiter(store, lease=LEASE, clock=lambda: self.now) for _ in range(2)]
+        self.holders: dict[tuple[str, int], Watched] = {}
+
+    def teardown(self) -> None:
+        self.runner.close()
+
+    def run(self, coroutine: Coroutine[Any, Any, Answer]) -> Answer:
+        return self.runner.run(coroutine)
+
+    def active(self, session: str) -> list[Watched]:
+        """The active streams of a session, oldest first."""
+        return sorted(
+            (
+                held
+                for held in self.holders.values()
+                if held.session == session and self.is_active(held)
+            ),
+            key=lambda held: (held.started_at, held.slot),
+        )
+
+    def is_active(self, stream: Watched) -> bool:
+        holds = self.holders.get((stream.session, stream.slot)) is stream
+        return holds and not stream.stopped and stream.expires_at > self.now
+
+    def reason(self, stream: Watched) -> str:
+        """What is to be said of a stream that is not active."""
+        holder = self.holders.get((stream.session, stream.slot))
+        if holder is stream:
+            return "stopped" if stream.stopped else "expired"
+        if holder is not None and holder.in_place_of is stream:
+            return "replaced"
+        return "not found"
+
+    def note(self, started: Started, start: Start, victim: Watched | None) -> Watched:
+        stream = started.stream
+        before = self.active(start.session)
+        free = min(set(range(5)) - {held.slot for held in before})
+        assert stream.slot == (victim.slot if victim else free)
+        assert not started.replay
+        watched = Watched(
+            start.session,
+            stream.stream_id,
+            stream.slot,
+            start.idempotency_key,
+            self.now,
+            self.now + LEASE,
+            victim,
+        )
+        self.holders[start.session, stream.slot] = watched
+        assert started.active == len(self.active(start.session)) <= start.limit
+        assert (stream.started_at, stream.expires_at) == (self.now, self.now + LEASE)
+        return watched
+
+    def start(self, process: int, start: Start, victim: Watched | None) -> Any:
+        """Try a start; it shall have its place, or that of `victim`, or be refused."""
+        before = self.active(start.session)
+        replayed = [held for held in before if held.key and held.key == start.idempotency_key]
+        started = self.run(self.tried(process, start))
+        if isinstance(started, LimitReachedError):
+            assert not replayed
+            assert victim is None
+            assert len(before) >= start.limit, "refused below the limit"
+            listed = [stream.stream_id for stream in started.streams]
+            assert listed == [held.stream_id for held in before]
+            assert started.limit == start.limit
+            return multiple()
+        if replayed:
+            assert started.replay
+            assert started.stream.stream_id == replayed[0].stream_id
+            assert started.active == len(before)
+            return multiple()
+        return self.note(started, start, victim)
+
+    async def tried(self, process: int, start: Start) -> Started | LimitReachedError:
+        try:
+            return await self.limiters[process].start(start)
+        except LimitReachedError as refused:
+            return refused
+
+    @rule(target=streams, session=SESSIONS, limit=LIMITS, process=LIMITERS)
+    def a_start(self, session: str, limit: int, process: int) -> Any:
+        return self.start(process, Start(session, limit), None)
+
+    @rule(target=streams, session=SESSIONS, limit=LIMITS, key=KEYS, process=LIMITERS)
+    def a_start_with_a_key(self, session: str, limit: int, key: str, process: int) -> Any:
+        return self.start(process, Start(session, limit, idempotency_key=key), None)
+
+    @rule(
+        target=streams,
+        stream=streams,
+        limit=LIMITS,
+        key=st.none() | KEYS,
+        process=LIMITERS,
+    )
+    def a_start_in_place_of(
+        self, stream: Watched, limit: int, key: str | None, process: int
+    ) -> Any:
+        start = Start(stream.session, limit, replace=stream.stream_id, idempotency_key=key)
+        acts = self.is_active(stream) and len(self.active(stream.session)) <= limit
+        return self.start(process, start, stream if acts else None)
+
+    @rule(
+        target=streams,
+        session=SESSIONS,
+        limit=LIMITS,
+        which=st.sampled_from([OLDEST, STALEST]),
+        process=LIMITERS,
+    )
+    def a_start_in_place_of_the(self, session: str, limit: int, which: str, process: int) -> Any:
+        active = self.active(session)
+        victim = None
+        if len(active) == limit:
+            stalest = min(active, key=lambda held: held.expires_at)
+            victim = active[0] if which == OLDEST else stalest
+        return self.start(process, Start(session, limit, replace=which), victim)
+
+    @rule(target=streams, session=SESSIONS, limit=LIMITS, count=st.integers(2, 5))
+    def starts_at_once(self, session: str, limit: int, count: int) -> Any:
+        starts = [Start(session, limit) for _ in range(count)]
+
+        async def all_at_once() -> list[Started | LimitReachedError]:
+            return await asyncio.gather(*(self.tried(0, start) for start in starts))
+
+        room = max(0, limit - len(self.active(session)))
+        answers = self.run(all_at_once())
+        admitted = [answer for answer in answers if isinstance(answer, Started)]
+        assert len(admitted) == min(room, count)
+        return multiple(*(self.note(started, starts[0], None) for started in admitted))
+
+    @rule(stream=streams, process=LIMITERS)
+    def a_heartbeat(self, stream: Watched, process: int) -> None:
+        alive = self.is_active(stream)
+        if alive:
+            stream.expires_at = self.now + LEASE
+        beat = self.limiters[process].heartbeat(stream.session, stream.stream_id)
+        self.answers_for(stream, beat, alive=alive)
+
+    @rule(stream=streams, process=LIMITERS)
+    def a_look(self, stream: Watched, process: int) -> None:
+        look = self.limiters[process].get(stream.session, stream.stream_id)
+        self.answers_for(stream, look, alive=self.is_active(stream))
+
+    def answers_for(
+        self, stream: Watched, asked: Coroutine[Any, Any, Stream], *, alive: bool
+    ) -> None:
+        if alive:
+            answer = self.run(asked)
+            assert answer.stream_id == stream.stream_id
+            assert answer.started_at == stream.started_at
+            assert answer.expires_at == stream.expires_at
+            return
+        reason = self.reason(stream)
+        if reason == "not found":
+            with pytest.raises(StreamNotFoundError):
+                self.run(asked)
+            return
+        with pytest.raises(StreamEndedError) as ended:
+            self.run(asked)
+        assert ended.value.reason == reason
+        successor = ended.value.replaced_by
+        if reason == "replaced":
+            assert successor is not None
+            assert successor.stream_id == self.holders[stream.session, stream.slot].stream_id
+        else:
+            assert successor is None
+
+    @rule(stream=streams, process=LIMITERS)
+    def a_stop(self, stream: Watched, process: int) -> None:
+        stop = self.limiters[process].stop(stream.session, stream.stream_id)
+        if self.is_active(stream):
+            self.run(stop)
+            stream.stopped = True
+        elif self.reason(stream) == "not found":
+            with pytest.raises(StreamNotFoundError):
+                self.run(stop)
+        else:
+            self.run(stop)
+
+    @rule(stream=streams, shift=st.integers(1, 3))
+    def somebody_elses_or_a_forged_id(self, stream: Watched, shift: int) -> None:
+        slot, _, token = stream.stream_id.partition("-")
+        other = "bob" if stream.session == "alice" else "alice"
+        for session, stream_id in (
+            (other, stream.stream_id),
+            (stream.session, f"{int(slot) + shift}-{token}"),
+        ):
+            for verb in (Limiter.heartbeat, Limiter.get, Limiter.stop):
+                asked: Coroutine[Any, Any, object] = verb(self.limiters[0], session, stream_id)
+                with pytest.raises(StreamNotFoundError):
+                    self.run(asked)
+
+    @rule(seconds=st.sampled_from([1, 10, 30, 59, 60, 61]))
+    def time_goes_by(self, seconds: int) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    @rule()
+    def the_sweep_of_the_database(self) -> None:
+        """What the TTL index does once a minute or so."""
+        long_over = {"expires_at": {"$lte": self.now - RETENTION}}
+        self.run(self.collection.delete_many(long_over))
+        kept = {d["stream_id"] for d in self.run(self.collection.find({}).to_list(None))}
+        for place, held in list(self.holders.items()):
+            if held.stream_id not in kept:
+                assert not self.is_active(held)
+                del self.holders[place]
+
+    @invariant()
+    def lists_are_right(self) -> None:
+        for session in ("alice", "bob"):
+            listed = self.run(self.limiters[0].active(session))
+            assert [stream.stream_id for stream in listed] == [
+                held.stream_id for held in self.active(session)
+            ]
+
+
+TestStreamsNeverExceedTheLimitAndNoneIsRefusedBelowItAndEveryReasonIsRight = (
+    AnyCourseOfEvents.TestCase
+)
+AnyCourseOfEvents.TestCase.settings = settings(
+    AnyCourseOfEvents.TestCase.settings, max_examples=100, stateful_step_count=30
+)
