@@ -150,21 +150,28 @@ def connect(
 ) -> Iterator[Callable[..., MongoStore]]:
     """Makes stores on the real server, each with a client of its own, as processes have.
 
-    Takes `options` to be put on the URL, and `retention`.
+    Takes `options` for the URL, which win over those that it has, and `retention`.
     """
     stores: list[MongoStore] = []
 
     def make(*, options: str = "", retention: timedelta = RETENTION) -> MongoStore:
-        url = mongo_url
-        if options:
-            separator = "&" if "?" in url else "?" if url.count("/") > 2 else "/?"
-            url = f"{url}{separator}{options}"
+        url = _with_options(mongo_url, options)
         stores.append(MongoStore.connect(url, database, retention))
         return stores[-1]
 
     yield make
     for store in stores:
         store.close()
+
+
+def _with_options(url: str, options: str) -> str:
+    if not options:
+        return url
+    base, _, given = url.partition("?")
+    named = f"{given}&{options}".strip("&").split("&")
+    merged = dict(option.split("=", 1) for option in named)
+    slash = "" if base.count("/") > 2 else "/"
+    return f"{base}{slash}?" + "&".join(f"{name}={value}" for name, value in merged.items())
 
 
 class Commands(CommandListener):
