@@ -31,6 +31,7 @@ from pymongo.monitoring import (
 )
 
 from stream_service.embedded import PROGRAM, START_SECONDS, STOP_SECONDS
+from stream_service.group_commit import GroupCommit
 from stream_service.store import MongoStore
 
 if TYPE_CHECKING:
@@ -139,7 +140,9 @@ def database(mongo: MongoClient[Any]) -> Iterator[str]:
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets commands and requests take long: a test that is not about time has none to lose."""
     monkeypatch.setattr("stream_service.store.COMMAND_TIMEOUT", timedelta(seconds=25))
-    monkeypatch.setattr("stream_service.limiter.DEADLINE_SECONDS", 30.0)
+    defaults = GroupCommit.__init__.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "deadline_seconds", 30.0)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -261,7 +260,7 @@ def _each_key_once(streams: list[Stream]) -> list[Stream]:
     kept = []
     for stream in streams:
         fresh = stream.idempotency_key not in seen
-        kept.append(stream if fresh else replace(stream, idempotency_key=None))
+        kept.append(stream if fresh else stream._replace(idempotency_key=None))
         seen.add(stream.idempotency_key)
     return kept
 

@@ -7,7 +7,6 @@ import json
 import socket
 import threading
 import time
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -136,7 +135,7 @@ async def test_any_number_of_streams_of_a_session_have_no_key(store: MongoStore)
 
 
 async def test_a_take_over_puts_the_new_stream_into_its_victims_slot(store: MongoStore) -> None:
-    victim = replace(streaming(1, key="k"), replaced="1-before")
+    victim = streaming(1, key="k")._replace(replaced="1-before")
     await put(store, victim)
     successor = in_place_of(victim)
 
@@ -243,9 +242,9 @@ async def test_a_renewal_lets_leases_run_on(store: MongoStore) -> None:
     until = NOW + 2 * LEASE
 
     assert await store.renew(places(first, other), NOW, until)
-    assert await active(store, now=NOW + LEASE) == [replace(first, expires_at=until)]
-    assert await active(store, "other") == [replace(other, expires_at=until)]
-    assert await active(store) == [replace(first, expires_at=until), second]
+    assert await active(store, now=NOW + LEASE) == [first._replace(expires_at=until)]
+    assert await active(store, "other") == [other._replace(expires_at=until)]
+    assert await active(store) == [first._replace(expires_at=until), second]
 
 
 async def test_a_stream_that_beats_twice_in_a_batch_counts_once(store: MongoStore) -> None:
@@ -271,7 +270,7 @@ async def test_a_renewal_brings_nothing_back_that_is_over(store: MongoStore) -> 
     successor = in_place_of(victim)
     await store.write([Write(successor, victim)], NOW)
 
-    for stream in (stopped, expired, victim, streaming(3), replace(successor, session="other")):
+    for stream in (stopped, expired, victim, streaming(3), successor._replace(session="other")):
         assert not await store.renew(places(stream), NOW, NOW + 2 * LEASE)
     assert await active(store) == [successor]
 
@@ -284,7 +283,7 @@ async def test_a_renewal_of_a_batch_with_one_over_renews_the_others_and_says_so(
     until = NOW + 2 * LEASE
 
     assert not await store.renew(places(expired, playing), NOW, until)
-    assert await active(store) == [replace(playing, expires_at=until)]
+    assert await active(store) == [playing._replace(expires_at=until)]
 
 
 async def test_an_end_leaves_a_tombstone_that_is_dated_back_and_bears_no_key(
@@ -295,8 +294,8 @@ async def test_an_end_leaves_a_tombstone_that_is_dated_back_and_bears_no_key(
 
     assert await store.end(places(stream), NOW)
     assert await active(store) == []
-    assert await holder_of(store, stream) == replace(
-        stream, stopped=True, expires_at=NOW - TOLERATED_SKEW, idempotency_key=None
+    assert await holder_of(store, stream) == stream._replace(
+        stopped=True, expires_at=NOW - TOLERATED_SKEW, idempotency_key=None
     )
     # So a process whose clock is behind can use the slot, and the key, at once.
     behind = NOW - TOLERATED_SKEW
@@ -311,7 +310,7 @@ async def test_an_end_touches_only_the_active_stream_that_it_names(store: MongoS
 
     assert not await store.end(places(expired), NOW)
     assert not await store.end(places(victim), NOW)
-    assert not await store.end(places(replace(playing, session="other")), NOW)
+    assert not await store.end(places(playing._replace(session="other")), NOW)
     assert await active(store) == [successor, playing]
     assert await holder_of(store, expired) == expired
 
@@ -325,7 +324,7 @@ async def test_a_forgotten_key_is_free_for_another_slot(store: MongoStore) -> No
     await store.forget_key(expired, NOW)
 
     assert await store.write([Write(again)], NOW) == [True]
-    assert await holder_of(store, expired) == replace(expired, idempotency_key=None)
+    assert await holder_of(store, expired) == expired._replace(idempotency_key=None)
 
 
 async def test_a_key_is_not_forgotten_while_its_stream_is_active(store: MongoStore) -> None:
