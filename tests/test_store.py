@@ -16,7 +16,14 @@ from stream_service.admission import Start
 from stream_service.inputs import digest
 from stream_service.limiter import Limiter
 from stream_service.store import COMMAND_TIMEOUT, TOLERATED_SKEW, MongoStore, Place, Write
-from stream_service.streams import StoreUnavailableError, Stream, new_token, stream_id_of, utc_now
+from stream_service.streams import (
+    StoreUnavailableError,
+    Stream,
+    StreamNotFoundError,
+    new_token,
+    stream_id_of,
+    utc_now,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -313,6 +320,33 @@ async def test_an_end_touches_only_the_active_stream_that_it_names(store: MongoS
     assert not await store.end(places(playing._replace(session="other")), NOW)
     assert await active(store) == [successor, playing]
     assert await holder_of(store, expired) == expired
+
+
+async def test_sessions_that_name_each_others_streams_in_one_batch_stop_neither(
+    store: MongoStore,
+) -> None:
+    ours, theirs = streaming(0, "ours"), streaming(0, "theirs")
+    await put(store, ours, theirs)
+    crossed = [("ours", theirs.stream_id), ("theirs", ours.stream_id)]
+
+    assert not await store.end(crossed, NOW)
+    assert await active(store, "ours") == [ours]
+    assert await active(store, "theirs") == [theirs]
+
+
+async def test_sessions_that_name_each_others_streams_in_one_batch_are_told_of_neither(
+    store: MongoStore,
+) -> None:
+    limiter = Limiter(store, lease=LEASE, clock=lambda: NOW)
+    started = [await limiter.start(Start(session, 3)) for session in ("ours", "theirs")]
+    ours, theirs = (start.stream.stream_id for start in started)
+
+    outcomes = await asyncio.gather(
+        limiter.heartbeat("ours", theirs),
+        limiter.heartbeat("theirs", ours),
+        return_exceptions=True,
+    )
+    assert [type(outcome) for outcome in outcomes] == [StreamNotFoundError] * 2
 
 
 async def test_a_forgotten_key_is_free_for_another_slot(store: MongoStore) -> None:
