@@ -139,6 +139,9 @@ async def _read(request: web.Request) -> bytes:
         ) from None
     except web.RequestPayloadError:
         raise invalid("body", "The body is damaged: its transfer coding does not add up.") from None
+    except ConnectionError:
+        # Nobody is there to read this; it is no fault of the service's either.
+        raise invalid("body", "The connection ended before the body did.") from None
 
 
 def _require_json(request: web.Request) -> None:
