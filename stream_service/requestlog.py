@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 from aiohttp import hdrs, web
 from multidict import istr
 
-from stream_service.inputs import SESSION, SESSION_HEADER
+from stream_service.inputs import KEY_HEADER, SESSION, SESSION_HEADER
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from aiohttp.typedefs import Handler, Middleware
+    from multidict import CIMultiDictProxy
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def request_log(app: web.Application) -> Middleware:
     """Log method, route, status, milliseconds and request id; nothing that a client chose freely.
 
     The route's template stands for the path, which could hold anything. A request id comes from the
-    gateway if it sends one of a harmless form, unless it is the session id once more.
+    gateway if it sends one of a harmless form, unless it is a secret of the request once more.
     """
     lines = _Lines()
 
@@ -55,7 +56,7 @@ def request_log(app: web.Application) -> Middleware:
         if (
             request_id is None
             or not _REQUEST_ID.fullmatch(request_id)
-            or request_id == headers.get(SESSION_HEADER)
+            or any(request_id in secret for secret in _secrets(headers))
         ):
             request_id = f"{prefix}-{next(numbers):x}"
         response = await handler(request)
@@ -76,6 +77,11 @@ def request_log(app: web.Application) -> Middleware:
         return response
 
     return middleware
+
+
+def _secrets(headers: CIMultiDictProxy[str]) -> Iterator[str]:
+    for name in (SESSION_HEADER, KEY_HEADER, hdrs.AUTHORIZATION):
+        yield from headers.getall(name, ())
 
 
 class _Lines:

@@ -13,7 +13,7 @@ import pytest
 from http_api import Api, open_api
 
 from stream_service import handlers
-from stream_service.limiter import DEADLINE_SECONDS
+from stream_service.group_commit import DEADLINE_SECONDS
 from stream_service.store import MongoStore
 
 if TYPE_CHECKING:
