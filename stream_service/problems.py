@@ -123,7 +123,8 @@ def _ended(ended: StreamEndedError) -> Problem:
     )
 
 
-def _from_framework(error: web.HTTPException) -> Problem:
+def framework_problem(error: web.HTTPException) -> Problem:
+    """The problem that an error of the framework's stands for."""
     kind = HTTPStatus(error.status).phrase.lower().replace(" ", "-")
     details = {
         404: "There is nothing at this path: see the API table in README.md.",
@@ -162,7 +163,7 @@ def problem_of(error: Exception) -> Problem | None:  # noqa: PLR0911 - a table
                 "with the same Idempotency-Key; it then takes no second slot."
             )
         case web.HTTPException():
-            return _from_framework(error)
+            return framework_problem(error)
     return None
 
 

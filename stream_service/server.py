@@ -14,7 +14,7 @@ from aiohttp import web
 from stream_service.app import create_app
 from stream_service.embedded import EmbeddedDatabase, embedded_database
 from stream_service.keys import STORE
-from stream_service.problems import Problem, internal_error
+from stream_service.problems import Problem, framework_problem, internal_error
 from stream_service.streams import StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -51,7 +51,6 @@ class _Protocol(web.RequestHandler):
     ) -> web.StreamResponse:
         """Make the answer to a request that could not be parsed, or could not be answered."""
         if status < 500:  # noqa: PLR2004 - the client's fault
-            log.info("bad request", extra={"status": status, "error": type(exc).__name__})
             problem = Problem(
                 status,
                 "invalid-request",
@@ -64,10 +63,18 @@ class _Protocol(web.RequestHandler):
             problem = internal_error()
         if request.writer.output_size > 0:
             raise ConnectionError("the answer is under way already")
-        response = problem.response()
-        response.headers["Cache-Control"] = "no-store"
+        response = _past_the_middlewares(problem, exc)
         response.force_close()
         return response
+
+
+def _past_the_middlewares(problem: Problem, error: BaseException | None) -> web.Response:
+    """An answer that no middleware sees, with what they would have done for it."""
+    if problem.status < 500:  # noqa: PLR2004
+        log.info("bad request", extra={"status": problem.status, "error": type(error).__name__})
+    response = problem.response()
+    response.headers["Cache-Control"] = "no-store"
+    return response
 
 
 class _Server(web.Server):
@@ -80,6 +87,16 @@ class _Runner(web.AppRunner):
         server = await super()._make_server()
         # aiohttp has no hook for the answer to a request that it could not parse.
         server.__class__ = _Server
+        handle = server.request_handler
+
+        async def handler(request: web.BaseRequest) -> web.StreamResponse:
+            try:
+                return await handle(request)
+            except web.HTTPExpectationFailed as error:
+                # Raised ahead of the middlewares.
+                return _past_the_middlewares(framework_problem(error), error)
+
+        server.request_handler = handler
         return server
 
 

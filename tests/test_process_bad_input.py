@@ -97,6 +97,25 @@ def test_a_request_whose_framing_is_broken_starts_nothing(service: Service, head
     assert _playing(service, "framing") == []
 
 
+@pytest.mark.parametrize("path", [b"/watch", b"/nowhere"])
+def test_an_expectation_that_cannot_be_met_is_refused_as_a_problem(
+    service: Service, path: bytes
+) -> None:
+    request = b"GET %s HTTP/1.1\r\nHost: x\r\nSession-Id: hope\r\nExpect: a miracle\r\n\r\n"
+    _refused(service, request % path, 417)
+    assert _playing(service, "hope") == []
+
+
+def test_a_client_that_asks_whether_to_go_on_is_told_so(service: Service) -> None:
+    head = b"POST /streams HTTP/1.1\r\nHost: x\r\nSession-Id: 100\r\nContent-Length: 2\r\n"
+    with service.connect() as client:
+        client.sendall(head + b"Expect: 100-continue\r\n\r\n")
+        go_on = b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert client.recv(len(go_on), socket.MSG_WAITALL) == go_on
+        client.sendall(b"{}")
+        assert read_answer(client)[0] == 201
+
+
 def test_head_starts_nothing(service: Service) -> None:
     with service.connect() as connection:
         connection.sendall(b"HEAD /watch HTTP/1.1\r\nHost: x\r\nSession-Id: head\r\n\r\n")
