@@ -81,9 +81,7 @@ async def embedded_database(directory: Path) -> AsyncIterator[EmbeddedDatabase]:
             preexec_fn=_end_with_parent,
         )
     exited = asyncio.create_task(process.wait())
-    # Closing a client looks for its server once more, by default for 30 s: too long for a service
-    # that has to end because its database did.
-    url = f"mongodb://127.0.0.1:{port}/?directConnection=true&serverSelectionTimeoutMS=1500"
+    url = f"mongodb://127.0.0.1:{port}/?directConnection=true"
     try:
         await _until_it_answers(url, exited, log_path)
         yield EmbeddedDatabase(url, process.pid, exited)

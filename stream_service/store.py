@@ -119,7 +119,12 @@ class MongoStore:
         milliseconds = int(COMMAND_TIMEOUT.total_seconds() * 1000)
         try:
             client: AsyncIOMotorClient[Any] = AsyncIOMotorClient(
-                url, appname="stream-service", tz_aware=True, timeoutMS=milliseconds
+                url,
+                appname="stream-service",
+                tz_aware=True,
+                timeoutMS=milliseconds,
+                # Closing the client looks for a server once more, by default for 30 s.
+                serverSelectionTimeoutMS=milliseconds,
             )
         except (ConfigurationError, InvalidURI, ValueError) as error:
             raise SettingsError(
