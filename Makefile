@@ -4,9 +4,10 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 UV_COMPILE := $(VENV)/uv/bin/uv pip compile --quiet --universal --generate-hashes --no-header \
 	--python-version 3.11 --prerelease if-necessary-or-explicit --upgrade pyproject.toml
+AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test check format lock clean
+.PHONY: help run install test check bench format lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +29,12 @@ check: $(VENV)/.dev  ## Format, lint, types, and the tests with a floor under th
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under 95
 
+bench: $(VENV)/.bench  ## Measure it beside a bare handler and a peer; QUICK=1 takes two minutes
+	@command -v wrk >/dev/null && command -v redis-server >/dev/null || { \
+		echo "Installing Debian's wrk and redis-server for the benchmark" >&2; \
+		$(AS_ROOT) apt-get install --quiet --yes wrk redis-server >&2; }
+	@$(BIN)/python -m bench $(if $(QUICK),--quick)
+
 format: $(VENV)/.dev  ## Format the code and mend what the linter can
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
@@ -40,6 +47,8 @@ lock: | $(VENV)/bin  ## Look for newer dependencies and lock them in requirement
 		--output-file requirements/run.txt
 	$(UV_COMPILE) --extra embedded --group dev --constraint requirements/run.txt \
 		--output-file requirements/dev.txt
+	$(UV_COMPILE) --extra embedded --group bench --constraint requirements/run.txt \
+		--output-file requirements/bench.txt
 
 clean:  ## Remove what make made, except ./data
 	rm -rf $(VENV) .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
@@ -50,6 +59,6 @@ $(VENV)/bin:
 	$(PYTHON) -m venv $(VENV)
 
 # One environment for all: what is installed later adds to what is there.
-$(VENV)/.serve $(VENV)/.run $(VENV)/.dev: $(VENV)/.%: requirements/%.txt | $(VENV)/bin
+$(VENV)/.serve $(VENV)/.run $(VENV)/.dev $(VENV)/.bench: $(VENV)/.%: requirements/%.txt | $(VENV)/bin
 	$(PIP_INSTALL) --requirement $<
 	@touch $@

@@ -1,0 +1,223 @@
+"""A database that answers the MongoDB wire protocol at once and stores nothing.
+
+It shows what the service itself costs when its database costs next to nothing. It is no test
+double: every update says that it matched, and every find comes back empty, or full if it was told
+so. It looks into a message only as far as its answer depends on it, so that one core of it serves
+many times the commands that one service process can send.
+
+    python -m bench.null_mongod PORT
+
+Two commands of its own, on any database:
+
+- `{nullCounters: 1}` gives the commands and statements by command name since the last time.
+- `{nullActive: n}` lets every find on sessions show `n` active streams in each of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import struct
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import bson
+import uvloop
+
+OP_QUERY = 2004
+OP_REPLY = 1
+OP_MSG = 2013
+
+_HELLO = {
+    "helloOk": True,
+    "ismaster": True,
+    "isWritablePrimary": True,
+    "minWireVersion": 0,
+    "maxWireVersion": 25,
+    "maxBsonObjectSize": 16_777_216,
+    "maxMessageSizeBytes": 48_000_000,
+    "maxWriteBatchSize": 100_000,
+    "ok": 1,
+}
+_GREETINGS = ("hello", "isMaster", "ismaster")
+# What keeps a connection alive is nobody's request.
+_UNCOUNTED = {*_GREETINGS, "ping", "endSessions", "nullCounters", "nullActive"}
+_LIST_IN_FILTER = b"$in\0"
+
+_HEADER = struct.Struct("<iiii")
+_INT = struct.Struct("<i")
+_OP_REPLY_FIELDS = struct.Struct("<iqii")
+
+_NOTHING_FOUND = bson.encode(
+    {"cursor": {"id": bson.Int64(0), "ns": "null.null", "firstBatch": []}, "ok": 1}
+)
+_OK = bson.encode({"ok": 1})
+
+
+class Database:
+    """What all connections share: the counters, and how many streams a find shows."""
+
+    def __init__(self) -> None:
+        self.counters: dict[str, list[int]] = {}
+        self.active = 0
+
+    def answer(self, body: dict[str, Any], documents: list[bytes]) -> bytes:  # noqa: PLR0911
+        """The answer to one command, in BSON: a table, one row per command.
+
+        Args:
+            body: The command.
+            documents: The statements that came beside it, each in BSON.
+        """
+        name = next(iter(body))
+        if name not in _UNCOUNTED:
+            counter = self.counters.setdefault(name, [0, 0])
+            counter[0] += 1
+            counter[1] += len(documents) or 1
+        match name:
+            case "update":
+                statements = body.get("updates")
+                n = (
+                    sum(_matched(statement["q"]) for statement in statements)
+                    if statements is not None
+                    else sum(_matched_in(document) for document in documents)
+                )
+                return bson.encode({"n": n, "nModified": n, "ok": 1})
+            case "find":
+                return self._found(body)
+            case "insert" | "delete":
+                return bson.encode({"n": len(documents) or 1, "ok": 1})
+            case "findAndModify":
+                return bson.encode({"value": _renewed(body), "ok": 1})
+            case "nullCounters":
+                counters, self.counters = self.counters, {}
+                return bson.encode({"counters": counters, "ok": 1})
+            case "nullActive":
+                self.active = body[name]
+                return _OK
+            case _ if name in _GREETINGS:
+                return bson.encode(_HELLO | {"localTime": datetime.now(UTC)})
+        return _OK
+
+    def _found(self, body: dict[str, Any]) -> bytes:
+        if not self.active:
+            return _NOTHING_FOUND
+        session = body["filter"].get("session", [])
+        sessions = session["$in"] if isinstance(session, dict) else [session]
+        now = datetime.now(UTC)
+        streams = [
+            {
+                "_id": f"{session}/{slot}",
+                "session": session,
+                "slot": slot,
+                "stream_id": f"{slot}-AAAAAAAAAAAAAAAAAAAAAA",
+                "device": None,
+                "content": None,
+                "started_at": now,
+                "expires_at": now + timedelta(minutes=1),
+            }
+            for session in sessions
+            for slot in range(self.active)
+        ]
+        cursor = {"id": bson.Int64(0), "ns": "null.null", "firstBatch": streams}
+        return bson.encode({"cursor": cursor, "ok": 1})
+
+
+def _matched_in(document: bytes) -> int:
+    return _matched(bson.decode(document)["q"]) if _LIST_IN_FILTER in document else 1
+
+
+def _matched(query: dict[str, Any]) -> int:
+    """How many documents a filter names: as many as its longest list."""
+    lists = [len(v["$in"]) for v in query.values() if isinstance(v, dict) and "$in" in v]
+    return max(lists, default=1)
+
+
+def _renewed(body: dict[str, Any]) -> dict[str, Any]:
+    """The stream that a heartbeat of its own names."""
+    query = body["query"]
+    return {
+        **{name: value for name, value in query.items() if not isinstance(value, dict)},
+        "device": None,
+        "content": None,
+        "started_at": datetime.now(UTC),
+        "expires_at": body["update"]["$max"]["expires_at"],
+    }
+
+
+class Connection(asyncio.Protocol):
+    """One client: cuts what arrives into messages and answers each."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._pending = bytearray()
+        self._transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the way back."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Answer every message that is complete."""
+        pending = self._pending
+        pending += data
+        while len(pending) >= _HEADER.size:
+            size, request_id, _, opcode = _HEADER.unpack_from(pending)
+            if len(pending) < size:
+                return
+            message = bytes(pending[:size])
+            del pending[:size]
+            if opcode == OP_MSG:
+                flags_and_kind = b"\0\0\0\0\0"
+                document = self._database.answer(*_parse(message))
+                head = _HEADER.pack(21 + len(document), 0, request_id, OP_MSG) + flags_and_kind
+            elif opcode == OP_QUERY:
+                start = message.index(b"\0", 20) + 9
+                (length,) = _INT.unpack_from(message, start)
+                document = self._database.answer(bson.decode(message[start : start + length]), [])
+                head = _HEADER.pack(36 + len(document), 0, request_id, OP_REPLY)
+                head += _OP_REPLY_FIELDS.pack(8, 0, 0, 1)
+            else:
+                self._transport.close()
+                return
+            self._transport.write(head + document)
+
+
+def _parse(message: bytes) -> tuple[dict[str, Any], list[bytes]]:
+    """The body of an OP_MSG, and the documents of its sequence sections in BSON."""
+    body: dict[str, Any] = {}
+    documents: list[bytes] = []
+    at = 20
+    while at < len(message):
+        kind = message[at]
+        (size,) = _INT.unpack_from(message, at + 1)
+        end = at + 1 + size
+        if kind == 0:
+            body = bson.decode(message[at + 1 : end])
+        else:
+            position = message.index(b"\0", at + 5) + 1
+            while position < end:
+                (length,) = _INT.unpack_from(message, position)
+                documents.append(message[position : position + length])
+                position += length
+        at = end
+    return body, documents
+
+
+async def _serve(port: int) -> None:
+    database = Database()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Connection(database), "127.0.0.1", port, backlog=1024)
+    await server.serve_forever()
+
+
+def main() -> int:
+    """Serve until a signal."""
+    parser = argparse.ArgumentParser(prog="python -m bench.null_mongod", description=__doc__)
+    parser.add_argument("port", type=int)
+    uvloop.run(_serve(parser.parse_args().port))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""The service, with group commit or with every request on its own.
+
+    python -m bench.service grouped|alone [ARGUMENTS]
+
+Environment and further arguments are those of `python -m stream_service`. The one place of the
+benchmarks that knows the inside of the service.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from stream_service import limiter
+from stream_service.__main__ import main as serve
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+
+class Alone:
+    """Stands in for `GroupCommit`: a command for each item, at once.
+
+    A group with batches of one would also keep the commands waiting for one another, which no
+    service without group commit would do: that would flatter group commit on a slow database.
+    """
+
+    def __init__(
+        self, commit: Callable[[list[Any]], Awaitable[Sequence[Any]]], **_options: int
+    ) -> None:
+        self._commit = commit
+
+    async def __call__(self, item: Any) -> Any:
+        """Have the item carried out by itself."""
+        [result] = await self._commit([item])
+        return result
+
+    async def finish(self) -> None:
+        """Return at once: aiohttp waits for the requests in flight."""
+
+
+def main() -> int:
+    """Serve until a signal."""
+    if sys.argv[1] == "alone":
+        names = vars(limiter)
+        if "GroupCommit" not in names:
+            sys.exit("bench.service: the limiter has no GroupCommit to be replaced")
+        names["GroupCommit"] = Alone
+    return serve(sys.argv[2:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

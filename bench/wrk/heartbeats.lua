@@ -1,0 +1,16 @@
+-- Heartbeats of many streams in turn. Argument: a file of lines "SESSION STREAM_ID".
+dofile("report.lua")
+
+local requests, count = {}, 0
+
+function init(args)
+  for i, stream in ipairs(read_streams(args[1])) do
+    requests[i] = "POST /streams/" .. stream.id .. "/heartbeat HTTP/1.1\r\nHost: bench\r\n" ..
+      "Session-Id: " .. stream.session .. "\r\nContent-Length: 0\r\n\r\n"
+  end
+end
+
+function request()
+  count = count % #requests + 1
+  return requests[count]
+end

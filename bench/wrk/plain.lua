@@ -1,0 +1,2 @@
+-- GET / for ever.
+dofile("report.lua")
