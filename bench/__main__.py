@@ -20,9 +20,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from bench.load import LoadError, Run, start_streams, wrk
+from bench.load import LoadError, Run, name_streams, start_streams, wrk
 from bench.processes import CannotStartError, usage
 from bench.report import Report, Sample, as_json, machine, table
 from bench.subjects import (
@@ -32,8 +33,8 @@ from bench.subjects import (
     LIMIT,
     NO_DATABASE,
     NULL,
+    NULL_SCENARIOS,
     REDIS,
-    SERVICE_SCENARIOS,
     Subject,
     UnavailableError,
     subjects_on,
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 
 RESULTS = Path(__file__).with_name("results")
 REFUSED_SESSIONS = 100
+MOST_PER_SECOND = 15_000
+"""More heartbeats than one process can answer in a second, on this machine and the next."""
 QUIET = 0.3
 """Load average over one minute above which somebody else's work is measured too."""
 
@@ -78,10 +81,12 @@ def main(arguments: list[str] | None = None) -> int:
     began = datetime.now(UTC)
     skipped: dict[str, str] = {}
     samples: list[Sample] = []
+    fsync_ms = 0.0
     soak: list[dict[str, float]] = []
     try:
         with ExitStack() as stack:
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+            fsync_ms = _fsync_ms(directory)
             subjects = _start(stack, options.databases, directory, skipped)
             _measure(subjects, plan, samples)
             if options.soak:
@@ -97,7 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
         "load_average_before": load_before,
         "options": {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()},
-        "machine": machine(),
+        "machine": machine() | {"fsync_ms": fsync_ms},
         "skipped": skipped,
         "rows": report.rows(),
         "findings": [
@@ -113,6 +118,16 @@ def main(arguments: list[str] | None = None) -> int:
     path.write_text(json.dumps(result, indent=1) + "\n")
     _say(f"written to {path}")
     return 0
+
+
+_USUAL = {
+    "rounds": 5,
+    "seconds": 4,
+    "warm_up": 2,
+    "connections": [1, 16, 64, 256],
+    "streams": 2000,
+}
+_QUICK = {"rounds": 1, "seconds": 1, "warm_up": 1, "connections": [1, 64], "streams": 200}
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
@@ -141,11 +156,11 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     )
     add(
         "--scenarios",
-        type=_names(SERVICE_SCENARIOS),
-        default=list(SERVICE_SCENARIOS),
-        help=f"some of {','.join(SERVICE_SCENARIOS)} (default: all)",
+        type=_names(NULL_SCENARIOS),
+        default=list(NULL_SCENARIOS),
+        help=f"some of {','.join(NULL_SCENARIOS)} (default: all)",
     )
-    add("--streams", type=int, default=2000, help="streams that beat in turn (default: 2000)")
+    add("--streams", type=int, help="streams that beat in turn (default: 2000)")
     add(
         "--soak",
         type=int,
@@ -158,8 +173,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.quick and options.databases == list(DATABASES):
         options.databases = [NULL, EMBEDDED, REDIS]
-    usual = (1, 1, 1, [1, 64]) if options.quick else (5, 4, 2, [1, 16, 64, 256])
-    for name, value in zip(("rounds", "seconds", "warm_up", "connections"), usual, strict=True):
+    usual = _QUICK if options.quick else _USUAL
+    for name, value in usual.items():
         if getattr(options, name) is None:
             setattr(options, name, value)
     return options
@@ -178,6 +193,18 @@ def _names(known: Sequence[str]) -> Any:
         return given
 
     return names
+
+
+def _fsync_ms(directory: Path) -> float:
+    """Milliseconds that the disk takes to keep a small record: the least of a durable write."""
+    took = []
+    with (directory / "fsync").open("wb", buffering=0) as file:
+        for _ in range(100):
+            file.write(b"x" * 512)
+            began = time.perf_counter()
+            os.fsync(file.fileno())
+            took.append((time.perf_counter() - began) * 1000)
+    return median(took)
 
 
 def _start(
@@ -241,7 +268,9 @@ def _sample(subject: Subject, scenario: str, connections: int, number: int, seco
     database = subject.database
     if scenario == "mixed":
         # A run stops streams that it finds, so each needs its own.
-        start_streams(subject.port, _file(subject, scenario), 4 * connections + 100)
+        start_streams(subject.port, _file(subject, scenario), connections + 50)
+    elif scenario == "unseen":
+        name_streams(_file(subject, scenario), MOST_PER_SECOND * seconds)
     database.commands()
     before, database_before = usage(subject.processes), usage(database.processes)
     run = _run(subject, scenario, connections, seconds)
@@ -289,7 +318,7 @@ def _run(subject: Subject, scenario: str, connections: int, seconds: int) -> Run
             finally:
                 subject.database.show_active(0)
         case _:
-            return wrk(scenario, subject.port, connections, seconds, file)
+            return wrk("heartbeats", subject.port, connections, seconds, file)
 
 
 def _file(subject: Subject, scenario: str) -> Path:
@@ -315,7 +344,11 @@ def _print(result: dict[str, Any]) -> None:
     ran_on = result["machine"]
     packages = ", ".join(f"{name} {number}" for name, number in ran_on["packages"].items())
     print(f"{ran_on['cores']} cores of {ran_on['cpu']}, {ran_on['python']}, {ran_on['system']}")
-    print(f"{packages}; load average before: {result['load_average_before']:.2f}\n")
+    print(packages)
+    print(
+        f"fsync {ran_on['fsync_ms']:.2f} ms; load average before: "
+        f"{result['load_average_before']:.2f}\n"
+    )
     print(table(result["rows"]))
     print()
     for finding in result["findings"]:

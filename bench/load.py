@@ -13,6 +13,9 @@ from typing import Any
 
 import aiohttp
 
+from bench.null_mongod import stream_id_in
+from stream_service.inputs import digest
+
 SCRIPTS = Path(__file__).with_name("wrk")
 CLIENTS = 32
 """How many requests at a time make the streams that a run begins with."""
@@ -102,6 +105,16 @@ def start_streams(port: int, path: Path, sessions: int, each: int = 1) -> None:
         LoadError: A start was not admitted.
     """
     lines = asyncio.run(_start_streams(port, sessions, each))
+    path.write_text("\n".join(lines) + "\n")
+
+
+def name_streams(path: Path, count: int) -> None:
+    """Write a file as `start_streams` does, of streams that only the null database knows."""
+    word = secrets.token_hex(6)
+    lines = []
+    for number in range(count):
+        session = f"{word}-{number}"
+        lines.append(f"{session} {stream_id_in(digest(session), 0)}")
     path.write_text("\n".join(lines) + "\n")
 
 

@@ -1,9 +1,10 @@
 """A database that answers the MongoDB wire protocol at once and stores nothing.
 
 It shows what the service itself costs when its database costs next to nothing. It is no test
-double: every update says that it matched, and every find comes back empty, or full if it was told
-so. It looks into a message only as far as its answer depends on it, so that one core of it serves
-many times the commands that one service process can send.
+double: every update says that it matched; a find of slots by `_id` shows an active stream in each;
+any other find comes back empty, or full if it was told so. It looks into a message only as far as
+its answer depends on it, so that one core of it serves many times the commands that one service
+process can send.
 
     python -m bench.null_mongod PORT
 
@@ -100,27 +101,44 @@ class Database:
         return _OK
 
     def _found(self, body: dict[str, Any]) -> bytes:
-        if not self.active:
+        query = body["filter"]
+        if "_id" in query:
+            places = [key.partition("/")[::2] for key in _listed(query["_id"])]
+        else:
+            sessions = _listed(query.get("session", [])) if self.active else []
+            places = [(session, slot) for session in sessions for slot in range(self.active)]
+        if not places:
             return _NOTHING_FOUND
-        session = body["filter"].get("session", [])
-        sessions = session["$in"] if isinstance(session, dict) else [session]
         now = datetime.now(UTC)
         streams = [
             {
                 "_id": f"{session}/{slot}",
                 "session": session,
-                "slot": slot,
-                "stream_id": f"{slot}-AAAAAAAAAAAAAAAAAAAAAA",
+                "slot": int(slot),
+                "stream_id": stream_id_in(session, slot),
                 "device": None,
                 "content": None,
                 "started_at": now,
                 "expires_at": now + timedelta(minutes=1),
             }
-            for session in sessions
-            for slot in range(self.active)
+            for session, slot in places
         ]
         cursor = {"id": bson.Int64(0), "ns": "null.null", "firstBatch": streams}
         return bson.encode({"cursor": cursor, "ok": 1})
+
+
+def stream_id_in(session: str, slot: int | str) -> str:
+    """The id of the one stream that the null database knows in a slot.
+
+    Args:
+        session: Digest of a session id.
+        slot: The slot's number.
+    """
+    return f"{slot}-{session[:22]}"
+
+
+def _listed(condition: Any) -> list[Any]:
+    return condition["$in"] if isinstance(condition, dict) else [condition]
 
 
 def _matched_in(document: bytes) -> int:

@@ -24,6 +24,8 @@ LEASE_SECONDS = 3600
 """Longer than a run: nothing that is meant to beat later may expire before."""
 
 SERVICE_SCENARIOS = ("starts", "refusals", "heartbeats", "mixed")
+NULL_SCENARIOS = (*SERVICE_SCENARIOS, "unseen")
+"""Unseen: heartbeats of streams that the process has not met, and so has to read once each."""
 GROUPED, ALONE, PAIR, PEER = "grouped", "alone", "grouped x2", "fastapi-stream-lease"
 YARDSTICK, CEILING = "aiohttp", "wrk"
 NO_DATABASE, NULL, EMBEDDED, RUST = "-", "null", "embedded", "secantusd-rs"
@@ -64,7 +66,7 @@ class Database:
             self.admin.admin.command("nullActive", streams)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Subject:
     """Something that answers HTTP.
 
@@ -176,7 +178,8 @@ def _service(stack: ExitStack, how: str, database: Database, directory: Path) ->
     if database.name != NULL:
         stack.callback(_drop, database.url, mongo_db)
     process = stack.enter_context(running(_python("bench.service", how), port, environment))
-    return Subject(how, database, port, [process], SERVICE_SCENARIOS, directory)
+    scenarios = NULL_SCENARIOS if database.name == NULL else SERVICE_SCENARIOS
+    return Subject(how, database, port, [process], scenarios, directory)
 
 
 def _drop(url: str, mongo_db: str) -> None:
@@ -194,15 +197,12 @@ def _embedded(stack: ExitStack, how: str, directory: Path) -> Subject:
 
 
 def _pair(stack: ExitStack, database: Database, directory: Path) -> Subject:
-    """Two processes on one port. On the null database, they can only start: it remembers nothing.
-
-    A heartbeat may reach the process that did not start the stream, which would have to read it.
-    """
+    """Two processes on one port: a heartbeat can reach one that did not start its stream."""
     port = free_port()
     environment = _environment(port, database.url) | {"REUSE_PORT": "1"}
     command = _python("bench.service", GROUPED)
     processes = [stack.enter_context(running(command, port, environment)) for _ in range(2)]
-    return Subject(PAIR, database, port, processes, ["starts"], directory)
+    return Subject(PAIR, database, port, processes, ["starts", "unseen"], directory)
 
 
 def _peer(stack: ExitStack, directory: Path) -> Subject:
