@@ -66,6 +66,9 @@ class Plan:
 def main(arguments: list[str] | None = None) -> int:
     """Measure; returns the exit status."""
     options = _options(arguments)
+    if options.show is not None:
+        _print(json.loads(options.show.read_text()))
+        return 0
     plan = Plan(
         rounds=options.rounds,
         seconds=options.seconds,
@@ -170,6 +173,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         "and look at its memory every tenth",
     )
     add("--output", type=Path, metavar="FILE", help="the JSON (default: bench/results/TIME.json)")
+    add("--show", type=Path, metavar="FILE", help="measure nothing: print the table of that JSON")
     options = parser.parse_args(arguments)
     if options.quick and options.databases == list(DATABASES):
         options.databases = [NULL, EMBEDDED, REDIS]
