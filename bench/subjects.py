@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pymongo import MongoClient
+from pymongo.errors import PyMongoError
 
 from bench.processes import free_port, running
 
@@ -155,6 +156,12 @@ def _secantusd_rs(stack: ExitStack, _url: str | None, directory: Path) -> Databa
 def _mongo_url(_stack: ExitStack, url: str | None, _directory: Path) -> Database:
     if url is None:
         raise UnavailableError("the variable is not set")
+    try:
+        with MongoClient[dict[str, Any]](url, serverSelectionTimeoutMS=3000) as client:
+            client.admin.command("ping")
+    except PyMongoError as error:
+        # Not the driver's own words: they may quote a password.
+        raise UnavailableError(f"no answer ({type(error).__name__})") from None
     return Database(MONGO, url)
 
 
