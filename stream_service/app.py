@@ -9,7 +9,6 @@ from aiohttp import web
 
 from stream_service import handlers
 from stream_service.gateway import gateway_only
-from stream_service.group_commit import MAX_BATCH
 from stream_service.inputs import MAX_BODY_BYTES
 from stream_service.keys import LIMITER, SETTINGS, STORE
 from stream_service.limiter import Clock, Limiter
@@ -29,7 +28,6 @@ def create_app(
     *,
     store: MongoStore | None = None,
     clock: Clock = utc_now,
-    max_batch: int = MAX_BATCH,
 ) -> web.Application:
     """Make the application.
 
@@ -38,7 +36,6 @@ def create_app(
         store: Where the streams are; by default a store on `settings.mongo_url`, closed with the
             application.
         clock: Tells the time.
-        max_batch: How many requests may share a command of the store.
 
     Raises:
         SettingsError: The driver cannot use `settings.mongo_url`.
@@ -53,7 +50,7 @@ def create_app(
     app[SETTINGS] = settings
     app[STORE] = store
     lease = timedelta(seconds=settings.stream_ttl_seconds)
-    app[LIMITER] = Limiter(store, lease=lease, clock=clock, max_batch=max_batch)
+    app[LIMITER] = Limiter(store, lease=lease, clock=clock)
     app.add_routes(
         [
             # Routes are tried in this order, and nearly all requests are heartbeats.

@@ -63,7 +63,7 @@ async def heartbeat(request: web.Request) -> web.Response:
     session = session_of(request)
     limiter = request.app[LIMITER]
     stream = await limiter.heartbeat(session, request.match_info["stream_id"])
-    return json_response(describe(stream) | {"heartbeat_in": limiter.heartbeat_in(stream)})
+    return json_response({**describe(stream), "heartbeat_in": limiter.heartbeat_in()})
 
 
 async def stop(request: web.Request) -> web.Response:
@@ -97,8 +97,12 @@ def _limit(request: web.Request) -> int:
 
 
 def _started(request: web.Request, started: Started) -> dict[str, Any]:
-    return describe(started.stream) | {
-        "heartbeat_in": request.app[LIMITER].heartbeat_in(started.stream),
+    stream = started.stream
+    # A replay renews nothing: its next heartbeat is wanted within what is left.
+    expires_at = stream.expires_at if started.replay else None
+    return {
+        **describe(stream),
+        "heartbeat_in": request.app[LIMITER].heartbeat_in(expires_at),
         "active": started.active,
         "limit": started.limit,
     }

@@ -19,7 +19,7 @@ from stream_service.admission import (
     TakeOver,
     plan,
 )
-from stream_service.group_commit import AGAIN, MAX_BATCH, Again, GroupCommit
+from stream_service.group_commit import AGAIN, Again, GroupCommit
 from stream_service.store import Place, Write
 from stream_service.streams import (
     LimitReachedError,
@@ -75,7 +75,6 @@ class Limiter:
         *,
         lease: timedelta,
         clock: Clock = utc_now,
-        max_batch: int = MAX_BATCH,
     ) -> None:
         """Make a limiter.
 
@@ -83,19 +82,18 @@ class Limiter:
             store: Where the streams are.
             lease: How long a stream stays active without a heartbeat.
             clock: Tells the time.
-            max_batch: How many requests may share a command.
         """
         self._store = store
         self._lease = lease
         self._clock = clock
         self._seen = _SeenStreams()
         self._starts: GroupCommit[Start, Started | LimitReachedError]
-        self._starts = GroupCommit(self._try, max_batch=max_batch)
+        self._starts = GroupCommit(self._try)
         self._beats: GroupCommit[Place, Stream | Exception]
-        self._beats = GroupCommit(self._renew, max_batch=max_batch)
-        self._stops = GroupCommit(self._end, max_batch=max_batch)
-        self._lists = GroupCommit(self._read, max_batch=max_batch)
-        self._looks = GroupCommit(self._look, max_batch=max_batch)
+        self._beats = GroupCommit(self._renew)
+        self._stops = GroupCommit(self._end)
+        self._lists = GroupCommit(self._read)
+        self._looks = GroupCommit(self._look)
 
     async def finish(self) -> None:
         """Return when everything that was accepted has been carried out."""
@@ -156,13 +154,17 @@ class Limiter:
         if not known:
             raise StreamNotFoundError
 
-    def heartbeat_in(self, stream: Stream) -> float:
+    def heartbeat_in(self, expires_at: datetime | None = None) -> float:
         """Seconds until the next heartbeat is wanted: a third of what is left of the lease.
 
         Jittered by 10 %, so that a fleet that restarts together does not beat together.
+
+        Args:
+            expires_at: End of the lease; None for one that begins right now.
         """
-        left = (stream.expires_at - self._clock()).total_seconds()
-        return round(max(left, 0) / BEATS_PER_LEASE * (1 - JITTER + 2 * JITTER * random()), 3)  # noqa: S311 - spreads load, no secret
+        left = self._lease if expires_at is None else expires_at - self._clock()
+        third = max(left.total_seconds(), 0) / BEATS_PER_LEASE
+        return round(third * (1 - JITTER + 2 * JITTER * random()), 3)  # noqa: S311 - no secret
 
     async def _try(self, starts: Sequence[Start]) -> list[Started | LimitReachedError | Again]:
         """Read, plan, write: two commands, however many starts there are."""
@@ -223,20 +225,19 @@ class Limiter:
         now = self._clock()
         until = now + self._lease
         all_active = await self._store.renew(places, now, until)
-        seen = {place: self._seen.get(place) for place in places} if all_active else {}
-        to_look_up = {place for place in places if seen.get(place) is None}
-        holders = await self._store.slots(to_look_up) if to_look_up else {}
+        seen = [self._seen.get(place) if all_active else None for place in places]
+        unseen = {place for place, stream in zip(places, seen, strict=True) if stream is None}
+        holders = await self._store.slots(unseen) if unseen else {}
         outcomes: list[Stream | Exception] = []
-        for place in places:
-            stream = seen.get(place)
+        for place, stream in zip(places, seen, strict=True):
+            try:
+                known = stream or _still_active(holders.get(place), place[1], now)
+            except (StreamEndedError, StreamNotFoundError) as over:
+                outcomes.append(over)
+                continue
             if stream is None:
-                try:
-                    stream = _still_active(holders.get(place), place[1], now)
-                except (StreamEndedError, StreamNotFoundError) as over:
-                    outcomes.append(over)
-                    continue
-                self._seen.add(stream)
-            outcomes.append(stream._replace(expires_at=until))
+                self._seen.add(known)
+            outcomes.append(known._replace(expires_at=until))
         return outcomes
 
     async def _end(self, places: Sequence[Place]) -> list[bool]:
