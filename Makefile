@@ -1,12 +1,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 UV_COMPILE := $(VENV)/uv/bin/uv pip compile --quiet --universal --generate-hashes --no-header \
 	--python-version 3.11 --prerelease if-necessary-or-explicit --upgrade pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test check format lock clean
+.PHONY: help run install test check test-deploy format lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +29,13 @@ check: $(VENV)/.dev  ## Format, lint, types, and the tests with a floor under th
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under 95
 
+test-deploy: $(VENV)/.dev deploy_tests/node_modules/.package-lock.json  ## Deploy by pm2, reload under load: needs Node
+	PATH="$$PATH:/usr/sbin" && command -v sshd nginx >/dev/null || { \
+		echo "installing Debian's openssh-server and nginx"; \
+		$(AS_ROOT) apt-get update -qq && \
+		$(AS_ROOT) apt-get install -qq -y --no-install-recommends openssh-server nginx; }
+	$(BIN)/python -m pytest --capture=no --exitfirst deploy_tests
+
 format: $(VENV)/.dev  ## Format the code and mend what the linter can
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
@@ -42,7 +50,10 @@ lock: | $(VENV)/bin  ## Look for newer dependencies and lock them in requirement
 		--output-file requirements/dev.txt
 
 clean:  ## Remove what make made, except ./data
-	rm -rf $(VENV) .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) deploy_tests/node_modules .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+deploy_tests/node_modules/.package-lock.json: deploy_tests/package-lock.json
+	npm ci --prefix deploy_tests --no-audit --no-fund
 
 $(VENV)/bin:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo \
