@@ -9,6 +9,7 @@ the queue is taken by the next. While one process is left, no connection is refu
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import socket
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Iterator
     from pathlib import Path
+
+    from aiohttp import web
 
 BACKLOG = 1024
 """How many connections may wait to be accepted."""
@@ -47,8 +50,23 @@ class SharedListener:
         self.door.settimeout(0)
         loop.add_reader(self.door, self._pass_on)
 
+    async def leave(self, site: web.BaseSite) -> None:
+        """Accept no more, and leave what waits in the queue to the other processes.
+
+        Args:
+            site: Serves on `listener`.
+        """
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self.listener)
+        for _ in range(2):
+            # asyncio makes the transport of a connection one turn after it was accepted, and
+            # drops the connection if its server is closed by then.
+            await asyncio.sleep(0)
+        await site.stop()
+        self.close(loop)
+
     def close(self, loop: AbstractEventLoop) -> None:
-        """Leave the sockets to the others.
+        """Close this process's copies.
 
         Whoever finds nobody at the door binds the address itself, so `listener` is closed first.
         """

@@ -160,7 +160,7 @@ async def _listen(stack: AsyncExitStack, settings: Settings, hurry: asyncio.Even
     async def take_leave() -> None:
         log.info("stopping")
         if shared is not None:
-            await _leave(shared, site)
+            await shared.leave(site)
         if runner.server is not None:
             await drain.until_idle(runner.server, settings.drain_seconds, hurry)
 
@@ -188,15 +188,3 @@ async def _start_site(
         where = f"LISTENER_DIR {directory}" if directory else f"HOST {host}, PORT {port}"
         raise CannotServeError(f"{where}: {error.strerror or error}") from None
     return site, shared
-
-
-async def _leave(shared: SharedListener, site: web.BaseSite) -> None:
-    """Leave what waits in the queue to the other processes."""
-    loop = asyncio.get_running_loop()
-    loop.remove_reader(shared.listener)
-    for _ in range(2):
-        # asyncio makes the transport of a connection one turn after it was accepted, and drops
-        # the connection if its server is closed by then.
-        await asyncio.sleep(0)
-    await site.stop()
-    shared.close(loop)

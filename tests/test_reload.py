@@ -9,12 +9,14 @@ import signal
 import socket
 import stat
 import sys
+import time
 from collections import defaultdict
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from aiohttp import web
 
 from stream_service import listener
 from stream_service.listener import SharedListener, shared_listener
@@ -91,6 +93,14 @@ async def live(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> st
     return head.decode()
 
 
+async def until_refused(port: int) -> None:
+    async with asyncio.timeout(30):
+        with suppress(ConnectionRefusedError):
+            while True:
+                async with connected(port):
+                    await asyncio.sleep(0.05)
+
+
 @asynccontextmanager
 async def connected(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -128,9 +138,16 @@ async def test_a_connection_that_waits_outlives_the_process_that_bound_the_port(
 
 
 async def test_of_many_that_start_at_once_one_binds_and_the_others_get_its_socket(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = free_port()
+    create_server = socket.create_server
+
+    def create_server_slowly(*arguments: Any, **options: Any) -> socket.socket:
+        time.sleep(0.2)  # So that the others are there before the first is done.
+        return create_server(*arguments, **options)
+
+    monkeypatch.setattr(socket, "create_server", create_server_slowly)
 
     async def start() -> SharedListener:
         shared = await asyncio.to_thread(shared_listener, tmp_path, "127.0.0.1", port)
@@ -142,6 +159,41 @@ async def test_of_many_that_start_at_once_one_binds_and_the_others_get_its_socke
     for shared in started:
         shared.close(asyncio.get_running_loop())
     assert len(inodes) == 1
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_connection_that_was_just_accepted_is_served_and_one_that_was_not_stays(
+    tmp_path: Path, turns: int
+) -> None:
+    async def answer(_: web.BaseRequest) -> web.Response:
+        return web.json_response({"status": "UP"}, dumps=lambda _: '{"status":"UP"}')
+
+    shared = share(tmp_path, 0)
+    other = await asyncio.to_thread(shared_listener, tmp_path, "127.0.0.1", 0)
+    other.listener.settimeout(0)
+    runner = web.ServerRunner(web.Server(answer))
+    await runner.setup()
+    site = web.SockSite(runner, shared.listener)
+    await site.start()
+    with socket.create_connection(other.listener.getsockname()) as client:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await shared.leave(site)
+        try:
+            waiting, _ = other.listener.accept()
+        except BlockingIOError:
+            reader, writer = await asyncio.open_connection(sock=client.dup())
+            await live(reader, writer)
+            writer.close()
+            await writer.wait_closed()
+            accepted = True
+        else:
+            waiting.close()
+            accepted = False
+    # In both cases nothing is lost; this is to know that both were seen.
+    assert accepted == (turns > 1)
+    other.close(asyncio.get_running_loop())
+    await runner.cleanup()
 
 
 async def test_what_a_killed_process_left_behind_is_no_obstacle(tmp_path: Path) -> None:
@@ -217,7 +269,7 @@ async def test_a_client_on_an_open_connection_is_answered_and_told_to_close(
     ):
         assert "Connection: close" not in await live(*connection)
         service.stop()
-        await service.logged("stopping")
+        await until_refused(port)
         assert "Connection: close" in await live(*connection)
         # All are closed, so the drain is over long before its time.
         assert await service.ended() == 0
