@@ -30,10 +30,11 @@ check: $(VENV)/.dev  ## Format, lint, types, and the tests with a floor under th
 	$(BIN)/coverage report --fail-under 95
 
 test-deploy: $(VENV)/.dev deploy_tests/node_modules/.package-lock.json  ## Deploy by pm2, reload under load: needs Node
-	PATH="$$PATH:/usr/sbin" && command -v sshd nginx >/dev/null || { \
-		echo "installing Debian's openssh-server and nginx"; \
-		$(AS_ROOT) apt-get update -qq && \
-		$(AS_ROOT) apt-get install -qq -y --no-install-recommends openssh-server nginx; }
+	@PATH="$$PATH:/usr/sbin"; for program in git ssh sshd nginx; do command -v $$program; done \
+		| grep -c . | grep -qx 4 || { \
+		echo "installing git, openssh-client, openssh-server and nginx from Debian" && \
+		$(AS_ROOT) apt-get update -qq && $(AS_ROOT) apt-get install -qq -y \
+			--no-install-recommends git openssh-client openssh-server nginx; }
 	$(BIN)/python -m pytest --capture=no --exitfirst deploy_tests
 
 format: $(VENV)/.dev  ## Format the code and mend what the linter can
@@ -53,6 +54,7 @@ clean:  ## Remove what make made, except ./data
 	rm -rf $(VENV) deploy_tests/node_modules .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 deploy_tests/node_modules/.package-lock.json: deploy_tests/package-lock.json
+	@command -v npm >/dev/null || { echo "pm2 needs Node 18 or newer, with npm" >&2; exit 1; }
 	npm ci --prefix deploy_tests --no-audit --no-fund
 
 $(VENV)/bin:
