@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import signal
 import socket
 import stat
@@ -202,6 +203,19 @@ async def test_what_a_killed_process_left_behind_is_no_obstacle(tmp_path: Path) 
     assert (tmp_path / "127.0.0.1-0.sock").exists()
     again = share(tmp_path, 0)
     again.close(loop)
+
+
+async def test_a_process_that_asks_one_that_is_just_stopping_binds_the_port_itself(
+    tmp_path: Path,
+) -> None:
+    port = free_port()
+    stopping = shared_listener(tmp_path, "127.0.0.1", port)
+    asking = asyncio.create_task(asyncio.to_thread(shared_listener, tmp_path, "127.0.0.1", port))
+    await asyncio.to_thread(select.select, [stopping.door], [], [], 30)
+    stopping.close(asyncio.get_running_loop())
+    bound = await asking
+    assert bound.listener.getsockname() == ("127.0.0.1", port)
+    bound.close(asyncio.get_running_loop())
 
 
 async def test_a_process_that_holds_the_socket_and_does_not_answer_is_named(
