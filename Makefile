@@ -1,13 +1,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 UV_COMPILE := $(VENV)/uv/bin/uv pip compile --quiet --universal --generate-hashes --no-header \
 	--python-version 3.11 --prerelease if-necessary-or-explicit --upgrade pyproject.toml
-AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test check bench format lock clean
+.PHONY: help run install test check test-deploy bench format lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,14 @@ check: $(VENV)/.dev  ## Format, lint, types, and the tests with a floor under th
 	$(BIN)/coverage run -m pytest --quiet
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under 95
+
+test-deploy: $(VENV)/.dev deploy_tests/node_modules/.package-lock.json  ## Deploy by pm2, reload under load: needs Node
+	@PATH="$$PATH:/usr/sbin"; for program in git ssh sshd nginx; do command -v $$program; done \
+		| grep -c . | grep -qx 4 || { \
+		echo "installing git, openssh-client, openssh-server and nginx from Debian" && \
+		$(AS_ROOT) apt-get update -qq && $(AS_ROOT) apt-get install -qq -y \
+			--no-install-recommends git openssh-client openssh-server nginx; }
+	$(BIN)/python -m pytest --capture=no --exitfirst deploy_tests
 
 bench: $(VENV)/.bench  ## Measure it beside a bare handler and a peer; QUICK=1 takes two minutes
 	@command -v wrk >/dev/null && command -v redis-server >/dev/null || { \
@@ -51,7 +59,11 @@ lock: | $(VENV)/bin  ## Look for newer dependencies and lock them in requirement
 		--output-file requirements/bench.txt
 
 clean:  ## Remove what make made, except ./data
-	rm -rf $(VENV) .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) deploy_tests/node_modules .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+deploy_tests/node_modules/.package-lock.json: deploy_tests/package-lock.json
+	@command -v npm >/dev/null || { echo "pm2 needs Node 18 or newer, with npm" >&2; exit 1; }
+	npm ci --prefix deploy_tests --no-audit --no-fund
 
 $(VENV)/bin:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo \

@@ -27,6 +27,10 @@ environment variables and their defaults:
   STREAM_LIMIT_HEADER             header in which the gateway sends a viewer's own limit
   GATEWAY_TOKEN                   bearer token of the gateway; several with commas
   REUSE_PORT 0                    1 lets several processes listen on one port
+  LISTENER_DIR                    directory in which several processes pass on one listening
+                                  socket, so that a reload loses no connection
+  DRAIN_SECONDS 0                 how long open connections are served after a signal to stop,
+                                  each answer telling the client to close
   LOG_LEVEL INFO                  DEBUG, INFO, WARNING, ERROR or CRITICAL
 """
 

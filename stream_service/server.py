@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from stream_service.app import create_app
+from stream_service.draining import Drain
 from stream_service.embedded import EmbeddedDatabase, embedded_database
 from stream_service.keys import STORE
+from stream_service.listener import BACKLOG, SharedListener, shared_listener
 from stream_service.problems import Problem, framework_problem, internal_error
+from stream_service.readiness import announce_ready
 from stream_service.streams import StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -103,6 +106,8 @@ class _Runner(web.AppRunner):
 async def serve(settings: Settings, *, embedded_in: Path | None = None) -> int:
     """Serve until SIGINT or SIGTERM, or until the embedded database ends by itself.
 
+    A second signal cuts the drain short.
+
     Args:
         settings: Checked settings.
         embedded_in: Data directory for an embedded database to be run, which then takes the place
@@ -116,10 +121,10 @@ async def serve(settings: Settings, *, embedded_in: Path | None = None) -> int:
         EmbeddedError: The embedded database cannot be run.
         SettingsError: The driver cannot use `settings.mongo_url`.
     """
-    stopped = asyncio.Event()
+    stopped, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.set)
+        loop.add_signal_handler(number, lambda: hurry.set() if stopped.is_set() else stopped.set())
     async with AsyncExitStack() as stack:
         database: EmbeddedDatabase | None = None
         if embedded_in is not None:
@@ -128,15 +133,15 @@ async def serve(settings: Settings, *, embedded_in: Path | None = None) -> int:
                 return 0
             settings = replace(settings, mongo_url=database.url)
             database.exited.add_done_callback(lambda _: stopped.set())
-        url = await _listen(stack, settings)
+        url = await _listen(stack, settings, hurry)
         log.info("serving", extra={"url": url})
         if embedded_in is not None:
             print(_TRY_IT.format(url=url, directory=embedded_in), flush=True)  # noqa: T201
         await stopped.wait()
         if database is not None and database.exited.done():
             log.critical("embedded database ended", extra={"status": database.exited.result()})
+            hurry.set()
             return 1
-        log.info("stopping")
     return 0
 
 
@@ -155,8 +160,9 @@ async def _unless_stopped(
     return starting.result()
 
 
-async def _listen(stack: AsyncExitStack, settings: Settings) -> str:
+async def _listen(stack: AsyncExitStack, settings: Settings, hurry: asyncio.Event) -> str:
     app = create_app(settings)
+    drain = Drain(app)
     runner = _Runner(app, access_log=None, shutdown_timeout=GRACE_SECONDS)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
@@ -165,14 +171,37 @@ async def _listen(stack: AsyncExitStack, settings: Settings) -> str:
     except StoreUnavailableError as error:
         # Serving 503 and coming back by itself is better than a restart loop.
         log.warning("store unavailable at start", extra={"error": str(error)})
-    site = web.TCPSite(
-        runner, settings.host, settings.port, reuse_port=settings.reuse_port or None, backlog=1024
-    )
+    site, shared = await _start_site(runner, settings)
+    host, port = runner.addresses[0][:2]
+
+    async def take_leave() -> None:
+        log.info("stopping")
+        if shared is not None:
+            await shared.leave(site)
+        if runner.server is not None:
+            await drain.until_idle(runner.server, settings.drain_seconds, hurry)
+
+    stack.push_async_callback(take_leave)
+    announcing = asyncio.create_task(announce_ready(app[STORE], settings))
+    stack.callback(announcing.cancel)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def _start_site(
+    runner: web.AppRunner, settings: Settings
+) -> tuple[web.BaseSite, SharedListener | None]:
+    host, port, directory = settings.host, settings.port, settings.listener_dir
+    shared: SharedListener | None = None
     try:
+        if directory is None:
+            reuse = settings.reuse_port or None
+            site: web.BaseSite = web.TCPSite(runner, host, port, reuse_port=reuse, backlog=BACKLOG)
+        else:
+            shared = await asyncio.to_thread(shared_listener, directory, host, port)
+            shared.answer(asyncio.get_running_loop())
+            site = web.SockSite(runner, shared.listener, backlog=BACKLOG)
         await site.start()
     except OSError as error:
-        raise CannotServeError(
-            f"HOST {settings.host}, PORT {settings.port}: {error.strerror}"
-        ) from None
-    host, port = runner.addresses[0][:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        where = f"LISTENER_DIR {directory}" if directory else f"HOST {host}, PORT {port}"
+        raise CannotServeError(f"{where}: {error.strerror or error}") from None
+    return site, shared

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pymongo.errors import PyMongoError
@@ -41,7 +42,11 @@ class Settings:
     stream_limit_header: str | None = None
     gateway_tokens: tuple[str, ...] = field(default=(), repr=False)
     reuse_port: bool = False
+    listener_dir: Path | None = None
+    drain_seconds: int = 0
     log_level: str = "INFO"
+    node_channel_fd: int | None = None
+    notify_socket: str | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -69,7 +74,11 @@ class Settings:
             stream_limit_header=_limit_header(env),
             gateway_tokens=_tokens(env),
             reuse_port=_integer(env, "REUSE_PORT", 0, 0, 1) == 1,
+            listener_dir=Path(env["LISTENER_DIR"]) if "LISTENER_DIR" in env else None,
+            drain_seconds=_integer(env, "DRAIN_SECONDS", _DEFAULT.drain_seconds, 0, 3600),
             log_level=_log_level(env, _DEFAULT.log_level),
+            node_channel_fd=_node_channel(env),
+            notify_socket=env.get("NOTIFY_SOCKET"),
         )
 
 
@@ -130,6 +139,11 @@ def _tokens(env: Mapping[str, str]) -> tuple[str, ...]:
             "or several with commas between them while one is being rotated out"
         )
     return tokens
+
+
+def _node_channel(env: Mapping[str, str]) -> int | None:
+    # Set by pm2, and by any Node program that starts this one with a channel.
+    return _integer(env, "NODE_CHANNEL_FD", 0, 3, 65_535) if "NODE_CHANNEL_FD" in env else None
 
 
 def _log_level(env: Mapping[str, str], default: str) -> str:

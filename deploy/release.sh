@@ -1,0 +1,26 @@
+#!/bin/sh
+# sh deploy/release.sh staging
+#
+# On the server, in a checkout that was just updated: build its virtual environment, rehearse, and
+# only then reload. A step that fails ends it, and what is running goes on.
+set -eu
+environment=$1
+cd "$(dirname "$0")/.."
+
+# What this server alone knows: MONGO_URL, GATEWAY_TOKEN, PORT ...
+settings=${SHARED:-../shared}/stream-service.env
+if [ -f "$settings" ]; then
+    set -a
+    . "$settings"
+    set +a
+fi
+
+venv=$(node -p "require('./deploy/venv.js').venvName()")
+make --no-print-directory install VENV="$venv"
+node deploy/rehearse.js "$environment"
+pm2 startOrReload ecosystem.config.js --env "$environment"
+pm2 save
+
+# The two before this one stay, for a revert.
+touch "$venv"
+ls -1dt .venv-*/ | tail -n +4 | xargs rm -rf

@@ -1,0 +1,90 @@
+// pm2 start ecosystem.config.js                the service, on this machine
+// pm2 deploy staging setup                     prepare a server
+// pm2 deploy ecosystem.config.js staging       deploy to it
+// docs/deployment.md tells the rest.
+'use strict';
+
+const os = require('os');
+const path = require('path');
+const { venv } = require('./deploy/venv.js');
+
+const { env } = process;
+const pm2Home = env.PM2_HOME || path.join(os.homedir(), '.pm2');
+
+const service = {
+  name: 'stream-service',
+  cwd: __dirname,
+  // A reload takes over new arguments, but never a new script. With the interpreter among the
+  // arguments, a reload can change to another virtual environment.
+  script: '/usr/bin/env',
+  args: [path.join(venv(), 'bin', 'python'), '-m', 'stream_service'],
+  interpreter: 'none',
+  exec_mode: 'fork',
+
+  // One serves while the other restarts. pm2 reloads up to two one by one, more two at a time.
+  instances: 2,
+  // Online is who serves and whose store answers. After listen_timeout pm2 goes on in any case.
+  wait_ready: true,
+  listen_timeout: 60000,
+  // More than DRAIN_SECONDS and twice GRACE_SECONDS (stream_service/server.py) take together.
+  kill_timeout: 20000,
+
+  autorestart: true,
+  exp_backoff_restart_delay: 200,
+  max_memory_restart: '300M',
+
+  // The service writes JSON lines to standard error and nothing else anywhere.
+  error_file: path.join(pm2Home, 'logs', 'stream-service.log'),
+  out_file: '/dev/null',
+  merge_logs: true,
+
+  // Whatever else the service reads comes from the environment of the command, MONGO_URL first.
+  env: {
+    HOST: env.HOST || '127.0.0.1',
+    PORT: env.PORT || '3001',
+    LOG_LEVEL: env.LOG_LEVEL || 'INFO',
+    // Relative to cwd: the path of a Unix socket may have 107 characters.
+    LISTENER_DIR: 'run',
+    DRAIN_SECONDS: '5',
+  },
+  env_development: { LOG_LEVEL: env.LOG_LEVEL || 'DEBUG' },
+  // Reached directly, with the port, as it was from the beginning.
+  env_staging: { HOST: env.HOST || '0.0.0.0' },
+  // Behind nginx: docs/nginx.conf.
+  env_production: {},
+};
+
+function required(name) {
+  const missing = ['DEPLOY_USER', 'DEPLOY_REPO'].filter((variable) => !env[variable]);
+  if (missing.length > 0) {
+    console.error(
+      `stream-service: ${missing.join(' and ')} must be set to deploy: DEPLOY_USER is the user on ` +
+        'the server, DEPLOY_REPO the repository that the server clones. DEPLOY_HOST, ' +
+        'DEPLOY_PATH, DEPLOY_REF and DEPLOY_SSH_OPTIONS may be set: see docs/deployment.md'
+    );
+    process.exit(1);
+  }
+  return env[name];
+}
+
+function target(environment) {
+  return {
+    // Every pm2 command reads this file, on the server too. Only `pm2 deploy` reads these.
+    get user() {
+      return required('DEPLOY_USER');
+    },
+    get repo() {
+      return required('DEPLOY_REPO');
+    },
+    host: env.DEPLOY_HOST || 'failblazing.com',
+    path: env.DEPLOY_PATH || '/srv/stream-service',
+    ref: env.DEPLOY_REF || 'origin/main',
+    ssh_options: (env.DEPLOY_SSH_OPTIONS || '').split(' ').filter(Boolean),
+    'post-deploy': `sh deploy/release.sh ${environment}`,
+  };
+}
+
+module.exports = {
+  apps: [service],
+  deploy: { staging: target('staging'), production: target('production') },
+};

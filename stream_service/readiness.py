@@ -1,0 +1,50 @@
+"""Tells whoever started this process that it is ready, in their own words."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from stream_service.streams import StoreUnavailableError
+
+if TYPE_CHECKING:
+    from stream_service.settings import Settings
+    from stream_service.store import MongoStore
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 0.5
+"""How long to wait before a store that is away is asked again."""
+
+
+async def announce_ready(store: MongoStore, settings: Settings) -> None:
+    """Wait until the store answers, then tell pm2 and systemd, whichever is there.
+
+    Args:
+        store: Asked until it answers.
+        settings: Hold the two addresses. What cannot be told is logged, and changes nothing else.
+    """
+    while True:
+        try:
+            await store.ping()
+            break
+        except StoreUnavailableError:
+            await asyncio.sleep(RETRY_SECONDS)
+    log.info("ready")
+    try:
+        if settings.node_channel_fd is not None:
+            # What process.send('ready') writes in a Node program: one line of JSON.
+            os.write(settings.node_channel_fd, b'"ready"\n')
+        if settings.notify_socket is not None:
+            _notify(settings.notify_socket, b"READY=1")
+    except OSError as error:
+        log.warning("readiness could not be told", extra={"error": error.strerror})
+
+
+def _notify(address: str, message: bytes) -> None:
+    # sd_notify(3): a leading @ stands for the abstract namespace.
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as to:
+        to.sendto(message, address.replace("@", "\0", 1) if address[0] == "@" else address)
