@@ -32,6 +32,8 @@ environment variables and their defaults:
   DRAIN_SECONDS 0                 how long open connections are served after a signal to stop,
                                   each answer telling the client to close
   LOG_LEVEL INFO                  DEBUG, INFO, WARNING, ERROR or CRITICAL
+  NODE_CHANNEL_FD                 set by pm2, which is told there when the service is ready
+  NOTIFY_SOCKET                   set by systemd, likewise
 """
 
 
