@@ -38,8 +38,10 @@ lock: | $(VENV)/bin  ## Look for newer dependencies and lock them in requirement
 	$(UV_COMPILE) --output-file requirements/serve.txt
 	$(UV_COMPILE) --extra embedded --constraint requirements/serve.txt \
 		--output-file requirements/run.txt
-	$(UV_COMPILE) --extra embedded --group dev --constraint requirements/run.txt \
-		--output-file requirements/dev.txt
+	$(UV_COMPILE) --extra embedded --extra tracing --group dev \
+		--constraint requirements/run.txt --output-file requirements/dev.txt
+	$(UV_COMPILE) --extra embedded --extra tracing --group dev --group e2e \
+		--constraint requirements/dev.txt --output-file requirements/e2e.txt
 
 clean:  ## Remove what make made, except ./data
 	rm -rf $(VENV) .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
@@ -50,6 +52,6 @@ $(VENV)/bin:
 	$(PYTHON) -m venv $(VENV)
 
 # One environment for all: what is installed later adds to what is there.
-$(VENV)/.serve $(VENV)/.run $(VENV)/.dev: $(VENV)/.%: requirements/%.txt | $(VENV)/bin
+$(VENV)/.serve $(VENV)/.run $(VENV)/.dev $(VENV)/.e2e: $(VENV)/.%: requirements/%.txt | $(VENV)/bin
 	$(PIP_INSTALL) --requirement $<
 	@touch $@
