@@ -1,0 +1,160 @@
+"""What tests of every kind share: a real database server, and a store on each backend."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mongomock.collection
+import pytest
+from mongomock_motor import AsyncMongoMockClient
+from pymongo import MongoClient
+from pymongo.errors import PyMongoError
+
+from stream_service.embedded import PROGRAM, START_SECONDS, STOP_SECONDS
+from stream_service.store import MongoStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+RETENTION = timedelta(seconds=300)
+
+# mongomock 4.3 does not know the argument `sort`, which PyMongo 4.11 and later pass on.
+_builder: Any = mongomock.collection.BulkOperationBuilder
+_add_update = _builder.add_update
+
+
+def _add_update_without_sort(*args: Any, sort: None = None, **kwargs: Any) -> Any:  # noqa: ARG001
+    return _add_update(*args, **kwargs)
+
+
+_builder.add_update = _add_update_without_sort
+
+
+@pytest.fixture(scope="session")
+def mongo_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a real server: the one that MONGO_URL names, else an embedded one for the session."""
+    given = os.environ.get("MONGO_URL")
+    if given:
+        yield given
+    else:
+        with _embedded_server(tmp_path_factory.mktemp("database")) as url:
+            yield url
+
+
+@contextmanager
+def _embedded_server(directory: Path) -> Iterator[str]:
+    # Not stream_service.embedded: its process belongs to one event loop, and each test has its own.
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with (directory / "database.log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                Path(sys.executable).with_name(PROGRAM),
+                *("--host", "127.0.0.1", "--port", str(port), "--log-level", "WARNING"),
+                *("--storage-path", directory / "wiredtiger", "--sync-on-commit"),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            # The tests may be killed. No other thread runs yet that could hold a lock.
+            preexec_fn=_end_with_parent,  # noqa: PLW1509
+        )
+    url = f"mongodb://127.0.0.1:{port}/?directConnection=true"
+    try:
+        _wait_until_it_answers(url, process)
+        yield url
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _end_with_parent() -> None:
+    if sys.platform == "linux":
+        set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(set_pdeathsig, signal.SIGTERM)
+
+
+def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes]) -> None:
+    client: MongoClient[Any] = MongoClient(url, serverSelectionTimeoutMS=250)
+    deadline = time.monotonic() + START_SECONDS
+    with client:
+        while process.poll() is None and time.monotonic() < deadline:
+            try:
+                client.admin.command("ping")
+            except PyMongoError:
+                continue
+            return
+    raise RuntimeError(f"{PROGRAM} does not answer (status {process.poll()})")
+
+
+@pytest.fixture(scope="session")
+def mongo(mongo_url: str) -> Iterator[MongoClient[Any]]:
+    """A client of the driver itself, to look at what is in the database."""
+    client: MongoClient[Any] = MongoClient(mongo_url, tz_aware=True)
+    with client:
+        yield client
+
+
+@pytest.fixture
+def database(mongo: MongoClient[Any]) -> Iterator[str]:
+    """Name of a fresh database on the real server, dropped after the test."""
+    name = f"stream_service_test_{secrets.token_hex(6)}"
+    yield name
+    mongo.drop_database(name)
+
+
+@pytest.fixture
+def connect(mongo_url: str, database: str) -> Iterator[Callable[..., MongoStore]]:
+    """Makes stores on the real server, each with a client of its own, as processes have.
+
+    Takes `options` to be put on the URL, and `retention`.
+    """
+    stores: list[MongoStore] = []
+
+    def make(*, options: str = "", retention: timedelta = RETENTION) -> MongoStore:
+        url = mongo_url
+        if options:
+            separator = "&" if "?" in url else "?" if url.count("/") > 2 else "/?"
+            url = f"{url}{separator}{options}"
+        stores.append(MongoStore.connect(url, database, retention))
+        return stores[-1]
+
+    yield make
+    for store in stores:
+        store.close()
+
+
+@pytest.fixture
+def wire_store(connect: Callable[..., MongoStore]) -> MongoStore:
+    """A store on a fresh database of the real server."""
+    return connect()
+
+
+@pytest.fixture
+def double_store() -> MongoStore:
+    """A store on the test double, which proves no atomicity."""
+    return MongoStore(AsyncMongoMockClient(tz_aware=True), "test", RETENTION)
+
+
+@pytest.fixture(params=["double", "wire"])
+def store(request: pytest.FixtureRequest) -> MongoStore:
+    """A store without streams, on each backend in turn."""
+    made: MongoStore = request.getfixturevalue(f"{request.param}_store")
+    return made
