@@ -27,6 +27,9 @@ CONTENT_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:stream-service:problem:"
 RETRY_AFTER_SECONDS = 1
 
+# Python renamed it in 3.13; a problem's type has to stay what it is.
+_PHRASES = {413: "Content Too Large"}
+
 
 class Problem(Exception):  # noqa: N818 - the standard's word
     """An answer that is an error.
@@ -124,7 +127,7 @@ def _ended(ended: StreamEndedError) -> Problem:
 
 
 def _from_framework(error: web.HTTPException) -> Problem:
-    kind = HTTPStatus(error.status).phrase.lower().replace(" ", "-")
+    phrase = _PHRASES.get(error.status, HTTPStatus(error.status).phrase)
     details = {
         404: "There is nothing at this path: see the API table in README.md.",
         405: f"This path takes {error.headers.get('Allow', 'other methods')}.",
@@ -133,8 +136,8 @@ def _from_framework(error: web.HTTPException) -> Problem:
     headers = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
     return Problem(
         error.status,
-        kind,
-        HTTPStatus(error.status).phrase,
+        phrase.lower().replace(" ", "-"),
+        phrase,
         details.get(error.status, HTTPStatus(error.status).description or error.reason),
         headers=headers,
     )
