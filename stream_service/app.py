@@ -12,6 +12,7 @@ from stream_service.gateway import gateway_token
 from stream_service.inputs import MAX_BODY_BYTES
 from stream_service.keys import LIMITER, SETTINGS, STORE
 from stream_service.limiter import Clock, Limiter
+from stream_service.pages import page_routes
 from stream_service.problems import problems
 from stream_service.requestlog import request_log
 from stream_service.store import MongoStore
@@ -60,6 +61,7 @@ def create_app(
             web.post("/streams/{stream_id}/stop", handlers.stop),
             web.get("/health", handlers.health),
             web.get("/health/live", handlers.live),
+            *page_routes(settings),
         ]
     )
     return app
