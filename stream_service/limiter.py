@@ -189,8 +189,11 @@ class Limiter:
             found = await self._store.slot_of(session, stream_id)
         return _still_active(found, stream_id, now)
 
-    async def stop(self, session: str, stream_id: str) -> None:
+    async def stop(self, session: str, stream_id: str) -> bool:
         """End a stream; one that is over already stays as it ended.
+
+        Returns:
+            Whether it was active until now.
 
         Raises:
             StreamNotFoundError: It was never known to this session, or it has been forgotten.
@@ -200,10 +203,11 @@ class Limiter:
         now = self._clock()
         async with _deadline():
             if await self._store.end(session, stream_id, now):
-                return
+                return True
             found = await self._store.slot_of(session, stream_id)
         if found is None or stream_id not in (found.stream_id, found.replaced):
             raise StreamNotFoundError
+        return False
 
     def heartbeat_in(self, stream: Stream) -> float:
         """Seconds until the next heartbeat is wanted: a third of what is left of the lease.
@@ -228,7 +232,9 @@ def _still_active(found: Stream | None, stream_id: str, now: datetime) -> Stream
     if found is not None and found.stream_id == stream_id:
         if found.is_active(now):
             return found
-        raise StreamEndedError("stopped" if found.stopped else "expired")
+        if found.stopped:
+            raise StreamEndedError("stopped")
+        raise StreamEndedError("expired", lease_end=found.expires_at)
     if found is not None and found.replaced == stream_id:
         raise StreamEndedError("replaced", found)
     raise StreamNotFoundError
