@@ -28,6 +28,7 @@ environment variables and their defaults:
   GATEWAY_TOKEN                   bearer token of the gateway; several with commas
   REUSE_PORT 0                    1 lets several processes listen on one port
   LOG_LEVEL INFO                  DEBUG, INFO, WARNING, ERROR or CRITICAL
+  CONSOLE 1                       0 leaves the page /console out
 """
 
 

@@ -10,10 +10,11 @@ from aiohttp import web
 from stream_service import handlers
 from stream_service.gateway import gateway_token
 from stream_service.inputs import MAX_BODY_BYTES
-from stream_service.keys import LIMITER, SETTINGS, STORE
-from stream_service.limiter import Clock, Limiter
+from stream_service.keys import LIMITER, METRICS, RECENT, SAMPLER, SETTINGS, STORE
+from stream_service.metrics import MeasuredLimiter, Metrics, Sampler
 from stream_service.pages import page_routes
 from stream_service.problems import problems
+from stream_service.recent import RecentProblems
 from stream_service.requestlog import request_log
 from stream_service.store import MongoStore
 from stream_service.streams import utc_now
@@ -21,6 +22,7 @@ from stream_service.streams import utc_now
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from stream_service.limiter import Clock
     from stream_service.settings import Settings
 
 
@@ -48,7 +50,11 @@ def create_app(
         app.cleanup_ctx.append(_closing_store)
     app[SETTINGS] = settings
     app[STORE] = store
-    app[LIMITER] = Limiter(store, lease=timedelta(seconds=settings.stream_ttl_seconds), clock=clock)
+    app[METRICS] = metrics = Metrics()
+    app[RECENT] = RecentProblems(clock)
+    lease = timedelta(seconds=settings.stream_ttl_seconds)
+    app[LIMITER] = MeasuredLimiter(store, metrics, lease=lease, clock=clock)
+    app[SAMPLER] = Sampler(store, metrics, lease=lease, clock=clock)
     app.add_routes(
         [
             # HEAD must not start a stream.

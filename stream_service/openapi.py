@@ -520,8 +520,13 @@ class _Writer:
         for path, operation_id, tag, summary, content_type in (
             ("/openapi.json", "openapi", "Integration", "This document", "application/json"),
             ("/docs", "docs", "Integration", "This document as a page to try it on", "text/html"),
+            ("/client.js", "client", "Integration", "The player client", "text/javascript"),
+            ("/metrics", "metrics", "Operation", "Figures for Prometheus", "text/plain"),
+            *(_CONSOLE if self._settings.console else ()),
         ):
-            schema = {"type": "object" if "json" in content_type else "string"}
+            schema: Json = {"type": "object" if "json" in content_type else "string"}
+            if path == "/console/state":
+                schema = _ref("ConsoleState")
             answer = _answer(summary + ".", schema, content_type=content_type, of_session=False)
             paths[path] = {"get": self.operation(operation_id, tag, summary, {200: answer})}
         asset = _answer("The file.", of_session=False)
@@ -541,6 +546,11 @@ class _Writer:
         }
         return paths
 
+
+_CONSOLE = (
+    ("/console", "console", "Operation", "A page: what is happening now", "text/html"),
+    ("/console/state", "consoleState", "Operation", "What the console shows", "application/json"),
+)
 
 _START_EXAMPLES: Json = {
     "start": {
@@ -580,6 +590,43 @@ _SCHEMAS: Json = {
     "Stream": _object(_STREAM_FIELDS),
     "RenewedStream": _object(_BEAT_FIELDS),
     "StartedStream": _object(_BEAT_FIELDS | _COUNT_FIELDS),
+    "ConsoleState": _object(
+        {
+            "version": {"type": "string"},
+            "process": {"type": "string", "description": "Whose figures these are."},
+            "now": {**_TIME, "description": "The service's clock."},
+            "limit": _COUNT_FIELDS["limit"],
+            "lease_seconds": {"type": "integer"},
+            "store": _STATUS["properties"]["status"],
+            "active": {"type": ["number", "null"], "description": "Null: the store is away."},
+            "silent": {
+                "type": ["number", "null"],
+                "description": "Active streams that have missed a heartbeat.",
+            },
+            **{
+                name: {
+                    "type": "object",
+                    "additionalProperties": {"type": "number"},
+                    "description": "Counts since the process started, by outcome.",
+                }
+                for name in ("starts", "heartbeats", "ends")
+            },
+            "problems": {
+                "type": "array",
+                "description": "What was answered last, kinds on routes, the latest first.",
+                "items": _object(
+                    {
+                        "status": {"type": "integer"},
+                        "kind": {"type": "string"},
+                        "method": {"type": ["string", "null"]},
+                        "route": {"type": ["string", "null"]},
+                        "count": {"type": "integer"},
+                        "last": _TIME,
+                    }
+                ),
+            },
+        }
+    ),
     "StreamList": _object({"streams": _STREAMS, **_COUNT_FIELDS}),
     **{_pascal(kind): _problem_schema(kind, problem) for kind, problem in _PROBLEMS.items()},
 }
@@ -690,6 +737,7 @@ def openapi_document(settings: Settings) -> Json:
             {"name": "First version", "description": "Kept for the clients that know it."},
             {"name": "Health", "description": "For load balancers and supervisors."},
             {"name": "Integration", "description": "For those who build on it."},
+            {"name": "Operation", "description": "For those who run it."},
         ],
         "paths": _Writer(settings).paths(),
         "components": {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from stream_service.keys import METRICS, RECENT
 from stream_service.representation import describe_all, encode, timestamp
 from stream_service.streams import (
     LimitReachedError,
@@ -191,4 +192,8 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
             problem = internal_error()
         elif isinstance(error, StoreUnavailableError):
             log.warning("store unavailable", extra={"error": str(error)})
+            request.app[METRICS].on_store_error(error)
+        resource = request.match_info.route.resource
+        route = None if resource is None else resource.canonical
+        request.app[RECENT].add(problem.status, problem.kind, request.method, route)
         return problem.response()

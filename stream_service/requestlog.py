@@ -1,4 +1,4 @@
-"""One line per request, and the headers that every answer has."""
+"""One line and one count per request, and the headers that every answer has."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from aiohttp import hdrs, web
 
 from stream_service.inputs import SESSION, SESSION_HEADER
+from stream_service.keys import METRICS
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
@@ -40,13 +41,16 @@ async def request_log(request: web.Request, handler: Handler) -> web.StreamRespo
     if session is not None:
         response.headers[SESSION_HEADER] = session
     resource = request.match_info.route.resource
+    route = None if resource is None else resource.canonical
+    seconds = perf_counter() - began
+    request.app[METRICS].on_request(request.method, route, response.status, seconds)
     log.info(
         "request",
         extra={
             "method": request.method,
-            "route": "unmatched" if resource is None else resource.canonical,
+            "route": route or "unmatched",
             "status": response.status,
-            "ms": round((perf_counter() - began) * 1000, 3),
+            "ms": round(seconds * 1000, 3),
             "request_id": request_id,
         },
     )

@@ -42,6 +42,7 @@ class Settings:
     gateway_tokens: tuple[str, ...] = field(default=(), repr=False)
     reuse_port: bool = False
     log_level: str = "INFO"
+    console: bool = True
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -70,6 +71,7 @@ class Settings:
             gateway_tokens=_tokens(env),
             reuse_port=_integer(env, "REUSE_PORT", 0, 0, 1) == 1,
             log_level=_log_level(env, _DEFAULT.log_level),
+            console=_integer(env, "CONSOLE", 1, 0, 1) == 1,
         )
 
 
