@@ -6,7 +6,7 @@ UV_COMPILE := $(VENV)/uv/bin/uv pip compile --quiet --universal --generate-hashe
 	--python-version 3.11 --prerelease if-necessary-or-explicit --upgrade pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test check format lock clean
+.PHONY: help run install test test-e2e check format lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +18,11 @@ install: $(VENV)/.serve  ## Install what a deployment needs, to serve on MONGO_U
 
 test: $(VENV)/.dev  ## Prove it: the tests, on an embedded database or on MONGO_URL
 	$(BIN)/python -m pytest
+
+test-e2e: $(VENV)/.e2e  ## Prove the pages and the player client in Chromium, installing it if missing
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -qqy chromium; } || { \
+		echo "make test-e2e needs Chromium: as root, apt-get install chromium" >&2; exit 1; }
+	$(BIN)/python -m pytest e2e_tests
 
 check: $(VENV)/.dev  ## Format, lint, types, and the tests with a floor under their coverage
 	$(BIN)/ruff format --check
@@ -44,7 +49,7 @@ lock: | $(VENV)/bin  ## Look for newer dependencies and lock them in requirement
 		--constraint requirements/dev.txt --output-file requirements/e2e.txt
 
 clean:  ## Remove what make made, except ./data
-	rm -rf $(VENV) .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .coverage* .e2e .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/bin:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo \
