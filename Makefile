@@ -22,6 +22,7 @@ test: $(VENV)/.dev  ## Prove it: the tests, on an embedded database or on MONGO_
 test-e2e: $(VENV)/.e2e  ## Prove the pages and the player client in Chromium, installing it if missing
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -qqy chromium; } || { \
 		echo "make test-e2e needs Chromium: as root, apt-get install chromium" >&2; exit 1; }
+	MYPYPATH=e2e_tests $(BIN)/mypy e2e_tests
 	$(BIN)/python -m pytest e2e_tests
 
 check: $(VENV)/.dev  ## Format, lint, types, and the tests with a floor under their coverage

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -20,7 +20,7 @@ DESK = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
 
 
-def open_console(visit: Visit, service: Service, session: str, **how: object) -> Page:
+def open_console(visit: Visit, service: Service, session: str, **how: Any) -> Page:
     page = visit.open(f"{service.url}/console", **how)
     page.get_by_label("Session", exact=True).fill(session)
     expect(page.get_by_text("Store is up")).to_be_visible()

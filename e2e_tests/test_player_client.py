@@ -223,11 +223,11 @@ def _browser_processes() -> Iterator[int]:
     names: dict[int, str] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
-            pid, _, rest = path.read_text().partition(" (")
+            before, _, after = path.read_text().rpartition(") ")
         except (FileNotFoundError, ProcessLookupError):
             continue
-        name, _, rest = rest.rpartition(") ")
-        parents[int(pid)], names[int(pid)] = int(rest.split()[1]), name
+        number, _, name = before.partition(" (")
+        parents[int(number)], names[int(number)] = int(after.split()[1]), name
     for pid, name in names.items():
         ancestor = pid
         while ancestor in parents and ancestor != os.getpid():
