@@ -632,11 +632,14 @@ _SCHEMAS: Json = {
 }
 
 
-def _text_header(description: str, example: str, *, longest: int | None = None) -> Json:
+def _text_header(
+    description: str, example: str | None = None, *, longest: int | None = None
+) -> Json:
     schema: Json = {"type": "string"}
     if longest is not None:
         schema |= {"minLength": 1, "maxLength": longest, "pattern": r"^[\x20-\x7e]+$"}
-    return {"description": description, "schema": schema, "example": example}
+    header: Json = {"description": description, "schema": schema}
+    return header if example is None else header | {"example": example}
 
 
 def _parameters(limit_header: str | None) -> Json:
@@ -655,9 +658,10 @@ def _parameters(limit_header: str | None) -> Json:
             "name": KEY_HEADER,
             "in": "header",
             "required": False,
+            # No example: the page would fill it in, and every try would be a replay.
             **_text_header(
-                "A value of the client's own, new for each start and the same for each try of it.",
-                "8e03978e-40d5-43e8-bc93-6894a57f9324",
+                "A value of the client's own (a UUID, say), new for each start and the same for "
+                "each try of it.",
                 longest=MAX_KEY_LENGTH,
             ),
         },

@@ -107,8 +107,11 @@ async def test_processes_that_share_a_port_and_a_directory_tell_the_sum(
 ) -> None:
     environment = {
         **os.environ,
-        "MONGO_URL": mongo_url, "MONGO_DB": database, "LOG_LEVEL": "INFO",
-        "PORT": str(unused_tcp_port), "REUSE_PORT": "1",
+        "MONGO_URL": mongo_url,
+        "MONGO_DB": database,
+        "LOG_LEVEL": "INFO",
+        "PORT": str(unused_tcp_port),
+        "REUSE_PORT": "1",
         "PROMETHEUS_MULTIPROC_DIR": str(tmp_path),
     }
     processes = [
