@@ -1,6 +1,7 @@
 // The console: figures of this moment, and one session's slots to try the service on.
 const POLL_MILLISECONDS = 2000;
 const POINTS = 90; // three minutes
+const FEWEST_POINTS = 20; // a young chart is stretched
 const TICK_MILLISECONDS = 250;
 
 const byId = (id) => document.getElementById(id);
@@ -64,8 +65,9 @@ function draw(name, value) {
   values.push(value);
   if (values.length > POINTS) values.shift();
   const top = Math.max(1, ...values) * 1.1;
+  const step = 240 / (Math.max(FEWEST_POINTS, values.length) - 1);
   const points = values.map((one, index) => {
-    const x = 240 - (values.length - 1 - index) * (240 / (POINTS - 1));
+    const x = 240 - (values.length - 1 - index) * step;
     return `${x.toFixed(1)},${(54 - (one / top) * 50).toFixed(1)}`;
   });
   const svg = document.querySelector(`[data-series="${name}"] svg`);
