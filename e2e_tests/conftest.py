@@ -94,7 +94,7 @@ def gateway(service: Service) -> Iterator[str]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    runner = web.AppRunner(_gateway_app(service), access_log=None)
+    runner = web.AppRunner(_gateway_app(service), access_log=None, handler_cancellation=True)
     try:
         asyncio.run_coroutine_threadsafe(_listen(runner), loop).result(30)
         yield f"http://127.0.0.1:{runner.addresses[0][1]}"
@@ -113,6 +113,10 @@ async def _listen(runner: web.AppRunner) -> None:
 def _gateway_app(service: Service) -> web.Application:
     async def player(_: web.Request) -> web.Response:
         return web.Response(text=PLAYER.read_text(), content_type="text/html")
+
+    async def hang(_: web.Request) -> web.Response:
+        await asyncio.sleep(3600)
+        return web.Response()
 
     async def passed_on(request: web.Request) -> web.Response:
         viewer = request.cookies.get(COOKIE)
@@ -136,7 +140,13 @@ def _gateway_app(service: Service) -> web.Application:
             )
 
     app = web.Application()
-    app.add_routes([web.get("/player", player), web.route("*", "/{path:.+}", passed_on)])
+    app.add_routes(
+        [
+            web.get("/player", player),
+            web.get("/hang", hang),
+            web.route("*", "/{path:.+}", passed_on),
+        ]
+    )
     return app
 
 
