@@ -7,7 +7,7 @@ UV_COMPILE := $(VENV)/uv/bin/uv pip compile --quiet --universal --generate-hashe
 	--python-version 3.11 --prerelease if-necessary-or-explicit --upgrade pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test check test-deploy bench format lock clean
+.PHONY: help run install test check test-deploy test-e2e bench format lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,12 @@ install: $(VENV)/.serve  ## Install what a deployment needs, to serve on MONGO_U
 
 test: $(VENV)/.dev  ## Prove it: the tests, on an embedded database or on MONGO_URL
 	$(BIN)/python -m pytest
+
+test-e2e: $(VENV)/.e2e  ## Prove the pages and the player client in Chromium, installing it if missing
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -qqy chromium; } || { \
+		echo "make test-e2e needs Chromium: as root, apt-get install chromium" >&2; exit 1; }
+	MYPYPATH=e2e_tests $(BIN)/mypy e2e_tests
+	$(BIN)/python -m pytest e2e_tests
 
 check: $(VENV)/.dev  ## Format, lint, types, and the tests with a floor under their coverage
 	$(BIN)/ruff format --check
@@ -53,13 +59,16 @@ lock: | $(VENV)/bin  ## Look for newer dependencies and lock them in requirement
 	$(UV_COMPILE) --output-file requirements/serve.txt
 	$(UV_COMPILE) --extra embedded --constraint requirements/serve.txt \
 		--output-file requirements/run.txt
-	$(UV_COMPILE) --extra embedded --group dev --constraint requirements/run.txt \
-		--output-file requirements/dev.txt
+	$(UV_COMPILE) --extra embedded --extra tracing --group dev \
+		--constraint requirements/run.txt --output-file requirements/dev.txt
+	$(UV_COMPILE) --extra embedded --extra tracing --group dev --group e2e \
+		--constraint requirements/dev.txt --output-file requirements/e2e.txt
 	$(UV_COMPILE) --extra embedded --group bench --constraint requirements/run.txt \
 		--output-file requirements/bench.txt
 
 clean:  ## Remove what make made, except ./data
-	rm -rf $(VENV) deploy_tests/node_modules .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) deploy_tests/node_modules .coverage* .e2e .hypothesis .mypy_cache \
+		.pytest_cache .ruff_cache
 
 deploy_tests/node_modules/.package-lock.json: deploy_tests/package-lock.json
 	@command -v npm >/dev/null || { echo "pm2 needs Node 18 or newer, with npm" >&2; exit 1; }
@@ -71,6 +80,7 @@ $(VENV)/bin:
 	$(PYTHON) -m venv $(VENV)
 
 # One environment for all: what is installed later adds to what is there.
-$(VENV)/.serve $(VENV)/.run $(VENV)/.dev $(VENV)/.bench: $(VENV)/.%: requirements/%.txt | $(VENV)/bin
+$(VENV)/.serve $(VENV)/.run $(VENV)/.dev $(VENV)/.e2e $(VENV)/.bench: \
+		$(VENV)/.%: requirements/%.txt | $(VENV)/bin
 	$(PIP_INSTALL) --requirement $<
 	@touch $@

@@ -13,6 +13,7 @@ from stream_service.embedded import EmbeddedError
 from stream_service.logs import configure_logging
 from stream_service.server import CannotServeError, serve
 from stream_service.settings import Settings, SettingsError
+from stream_service.tracing import tracing
 
 _ENVIRONMENT = """\
 environment variables and their defaults:
@@ -34,6 +35,8 @@ environment variables and their defaults:
   LOG_LEVEL INFO                  DEBUG, INFO, WARNING, ERROR or CRITICAL
   NODE_CHANNEL_FD                 set by pm2, which is told there when the service is ready
   NOTIFY_SOCKET                   set by systemd, likewise
+  CONSOLE 1                       0 leaves the page /console out
+  OTEL_EXPORTER_OTLP_ENDPOINT     where traces go, if they are wanted: see docs/observability.md
 """
 
 
@@ -62,7 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
         settings = Settings.from_environment(os.environ)
         configure_logging(settings.log_level)
         embedded_in = (options.data_dir or Path("data")) if options.embedded else None
-        return asyncio.run(serve(settings, embedded_in=embedded_in))
+        with tracing():
+            return asyncio.run(serve(settings, embedded_in=embedded_in))
     except (SettingsError, EmbeddedError, CannotServeError) as error:
         print(f"stream-service: {error}", file=sys.stderr)  # noqa: T201
         return 1

@@ -10,9 +10,11 @@ from aiohttp import web
 from stream_service import handlers
 from stream_service.gateway import gateway_only
 from stream_service.inputs import MAX_BODY_BYTES
-from stream_service.keys import LIMITER, SETTINGS, STORE
-from stream_service.limiter import Clock, Limiter
+from stream_service.keys import LIMITER, METRICS, RECENT, SAMPLER, SETTINGS, STORE
+from stream_service.metrics import MeasuredLimiter, Metrics, Sampler
+from stream_service.pages import page_routes
 from stream_service.problems import problems
+from stream_service.recent import RecentProblems
 from stream_service.requestlog import request_log
 from stream_service.store import MongoStore
 from stream_service.streams import utc_now
@@ -20,6 +22,7 @@ from stream_service.streams import utc_now
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from stream_service.limiter import Clock
     from stream_service.settings import Settings
 
 
@@ -41,7 +44,10 @@ def create_app(
         SettingsError: The driver cannot use `settings.mongo_url`.
     """
     app = web.Application(client_max_size=MAX_BODY_BYTES)
-    app.middlewares.extend([request_log(app), problems, *gateway_only(settings.gateway_tokens)])
+    app[METRICS] = metrics = Metrics()
+    app.middlewares.extend(
+        [request_log(app, metrics), problems, *gateway_only(settings.gateway_tokens)]
+    )
     if store is None:
         retention = timedelta(seconds=settings.stream_retention_seconds)
         store = MongoStore.connect(settings.mongo_url, settings.mongo_db, retention)
@@ -49,8 +55,10 @@ def create_app(
     app.cleanup_ctx.append(_finishing)
     app[SETTINGS] = settings
     app[STORE] = store
+    app[RECENT] = RecentProblems(clock)
     lease = timedelta(seconds=settings.stream_ttl_seconds)
-    app[LIMITER] = Limiter(store, lease=lease, clock=clock)
+    app[LIMITER] = MeasuredLimiter(store, metrics, lease=lease, clock=clock)
+    app[SAMPLER] = Sampler(store, metrics, lease=lease, clock=clock)
     app.add_routes(
         [
             # Routes are tried in this order, and nearly all requests are heartbeats.
@@ -64,6 +72,7 @@ def create_app(
             web.get("/watch", handlers.watch, allow_head=False),
             web.get("/health", handlers.health),
             web.get("/health/live", handlers.live),
+            *page_routes(settings),
         ]
     )
     return app

@@ -56,6 +56,7 @@ class GroupCommit(Generic[Item, Result]):
         max_batch: int = MAX_BATCH,
         max_waiting: int = MAX_WAITING,
         deadline_seconds: float = DEADLINE_SECONDS,
+        observe: Callable[[int, float], None] | None = None,
     ) -> None:
         """Make a group.
 
@@ -65,11 +66,15 @@ class GroupCommit(Generic[Item, Result]):
             max_batch: How many items a batch may have.
             max_waiting: How many items may wait while a batch is in flight.
             deadline_seconds: How long a caller waits at most.
+            observe: Told of each batch that goes: its size, and for how many seconds the first of
+                it waited.
         """
         self._commit = commit
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._deadline = deadline_seconds
+        self._observe = observe
+        self._first_waits_since = 0.0
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._worker: asyncio.Task[None] | None = None
         # All wait equally long, so one timer, for the oldest, serves them all.
@@ -92,11 +97,14 @@ class GroupCommit(Generic[Item, Result]):
             raise OverloadedError("overloaded")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
+        now = loop.time()
+        if not self._waiting:
+            self._first_waits_since = now
         self._waiting.append((item, future))
         deadlines = self._deadlines
         while deadlines and deadlines[0][1].done():
             deadlines.popleft()
-        deadlines.append((loop.time() + self._deadline, future))
+        deadlines.append((now + self._deadline, future))
         if self._timer is None:
             self._timer = loop.call_later(self._deadline, self._expire)
         if self._worker is None:
@@ -133,6 +141,10 @@ class GroupCommit(Generic[Item, Result]):
                         items.append(item)
                         futures.append(future)
                 if items:
+                    if self._observe is not None:
+                        now = asyncio.get_running_loop().time()
+                        self._observe(len(items), now - self._first_waits_since)
+                        self._first_waits_since = now
                     await self._carry_out(items, futures)
         finally:
             self._worker = None

@@ -17,6 +17,7 @@ from stream_service.streams import LimitReachedError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from stream_service.limiter import Started
+    from stream_service.store import MongoStore
 
 
 async def watch(request: web.Request) -> web.Response:
@@ -78,12 +79,19 @@ async def stop(request: web.Request) -> web.Response:
 
 async def health(request: web.Request) -> web.Response:
     """`GET /health`: ready to answer, the store included."""
+    if await store_answers(request.app[STORE]):
+        return json_response({"status": "UP"})
+    return json_response({"status": "DOWN"}, status=503)
+
+
+async def store_answers(store: MongoStore) -> bool:
+    """Whether the store answers in time."""
     try:
         async with asyncio.timeout(DEADLINE_SECONDS):
-            await request.app[STORE].ping()
+            await store.ping()
     except (StoreUnavailableError, TimeoutError):
-        return json_response({"status": "DOWN"}, status=503)
-    return json_response({"status": "UP"})
+        return False
+    return True
 
 
 async def live(_: web.Request) -> web.Response:

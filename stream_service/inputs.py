@@ -10,15 +10,14 @@ from typing import Any
 
 import orjson
 from aiohttp import web
-from multidict import istr
 
 from stream_service.admission import OLDEST, STALEST
 from stream_service.problems import Problem, invalid
 from stream_service.settings import MAX_LIMIT
 from stream_service.streams import is_stream_id
 
-SESSION_HEADER = istr("Session-Id")
-KEY_HEADER = istr("Idempotency-Key")
+SESSION_HEADER = "Session-Id"
+KEY_HEADER = "Idempotency-Key"
 
 MAX_SESSION_LENGTH = 256
 MAX_KEY_LENGTH = 256

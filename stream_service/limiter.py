@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from random import random
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from stream_service.admission import (
     plan,
 )
 from stream_service.group_commit import AGAIN, Again, GroupCommit
-from stream_service.store import Place, Write
+from stream_service.store import TOLERATED_SKEW, Place, Write
 from stream_service.streams import (
     LimitReachedError,
     Stream,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from stream_service.store import MongoStore
 
 Clock = Callable[[], datetime]
+BatchObserver = Callable[[str, int, float], None]
 
 BEATS_PER_LEASE = 3
 JITTER = 0.1
@@ -62,6 +64,10 @@ class Started:
     replay: bool
 
 
+def _nobody_watches(kind: str, size: int, waited_seconds: float) -> None:
+    pass
+
+
 class Limiter:
     """Starts, renews and ends streams. All times are UTC in whole milliseconds.
 
@@ -75,6 +81,7 @@ class Limiter:
         *,
         lease: timedelta,
         clock: Clock = utc_now,
+        on_batch: BatchObserver = _nobody_watches,
     ) -> None:
         """Make a limiter.
 
@@ -82,18 +89,20 @@ class Limiter:
             store: Where the streams are.
             lease: How long a stream stays active without a heartbeat.
             clock: Tells the time.
+            on_batch: Told of each batch: its kind, its size, and for how many seconds the first
+                of it waited.
         """
         self._store = store
         self._lease = lease
         self._clock = clock
         self._seen = _SeenStreams()
         self._starts: GroupCommit[Start, Started | LimitReachedError]
-        self._starts = GroupCommit(self._try)
+        self._starts = GroupCommit(self._try, observe=partial(on_batch, "start"))
         self._beats: GroupCommit[Place, Stream | Exception]
-        self._beats = GroupCommit(self._renew)
-        self._stops = GroupCommit(self._end)
-        self._lists = GroupCommit(self._read)
-        self._looks = GroupCommit(self._look)
+        self._beats = GroupCommit(self._renew, observe=partial(on_batch, "heartbeat"))
+        self._stops = GroupCommit(self._end, observe=partial(on_batch, "stop"))
+        self._lists = GroupCommit(self._read, observe=partial(on_batch, "list"))
+        self._looks = GroupCommit(self._look, observe=partial(on_batch, "look"))
 
     async def finish(self) -> None:
         """Return when everything that was accepted has been carried out."""
@@ -142,17 +151,21 @@ class Limiter:
             return renewed
         raise renewed
 
-    async def stop(self, session: str, stream_id: str) -> None:
+    async def stop(self, session: str, stream_id: str) -> bool:
         """End a stream; one that is over already stays as it ended.
+
+        Returns:
+            Whether it was active until now.
 
         Raises:
             StreamNotFoundError: It was never known to this session, or it has been forgotten.
         """
         if not is_stream_id(stream_id):
             raise StreamNotFoundError
-        known = await self._stops((session, stream_id))
-        if not known:
+        was_active = await self._stops((session, stream_id))
+        if was_active is None:
             raise StreamNotFoundError
+        return was_active
 
     def heartbeat_in(self, expires_at: datetime | None = None) -> float:
         """Seconds until the next heartbeat is wanted: a third of what is left of the lease.
@@ -240,15 +253,23 @@ class Limiter:
             outcomes.append(known._replace(expires_at=until))
         return outcomes
 
-    async def _end(self, places: Sequence[Place]) -> list[bool]:
-        """Whether each stream is known, now that it is over."""
-        if await self._store.end(places, self._clock()):
+    async def _end(self, places: Sequence[Place]) -> list[bool | None]:
+        """Whether each stream was active until now; None for one that is not known."""
+        now = self._clock()
+        if await self._store.end(places, now):
             return [True] * len(places)
         holders = await self._store.slots(set(places))
-        return [
-            place in holders and place[1] in (holders[place].stream_id, holders[place].replaced)
-            for place in places
-        ]
+        stopped_at = now - TOLERATED_SKEW
+        outcomes: list[bool | None] = []
+        for place in places:
+            holder, stream_id = holders.get(place), place[1]
+            if holder is None or stream_id not in (holder.stream_id, holder.replaced):
+                outcomes.append(None)
+            else:
+                # Of several, those were active whose tombstone is of this millisecond.
+                at_once = holder.stream_id == stream_id and holder.expires_at == stopped_at
+                outcomes.append(at_once and len(places) > 1)
+        return outcomes
 
     async def _read(self, sessions: Sequence[str]) -> list[list[Stream]]:
         views = await self._store.read(set(sessions), (), self._clock())
@@ -290,7 +311,9 @@ def _still_active(holder: Stream | None, stream_id: str, now: datetime) -> Strea
     if holder is not None and holder.stream_id == stream_id:
         if holder.is_active(now):
             return holder
-        raise StreamEndedError("stopped" if holder.stopped else "expired")
+        if holder.stopped:
+            raise StreamEndedError("stopped")
+        raise StreamEndedError("expired", lease_end=holder.expires_at)
     if holder is not None and holder.replaced == stream_id:
         raise StreamEndedError("replaced", holder)
     raise StreamNotFoundError

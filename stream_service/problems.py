@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from stream_service.keys import METRICS, RECENT
 from stream_service.representation import describe_all, encode, timestamp
 from stream_service.streams import (
     LimitReachedError,
@@ -26,6 +27,9 @@ log = logging.getLogger(__name__)
 CONTENT_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:stream-service:problem:"
 RETRY_AFTER_SECONDS = 1
+
+# Python renamed it in 3.13; a problem's type has to stay what it is.
+_PHRASES = {413: "Content Too Large"}
 
 
 class Problem(Exception):  # noqa: N818 - the standard's word
@@ -125,7 +129,7 @@ def _ended(ended: StreamEndedError) -> Problem:
 
 def framework_problem(error: web.HTTPException) -> Problem:
     """The problem that an error of the framework's stands for."""
-    kind = HTTPStatus(error.status).phrase.lower().replace(" ", "-")
+    phrase = _PHRASES.get(error.status, HTTPStatus(error.status).phrase)
     details = {
         404: "There is nothing at this path: see the API table in README.md.",
         405: f"This path takes {error.headers.get('Allow', 'other methods')}.",
@@ -134,8 +138,8 @@ def framework_problem(error: web.HTTPException) -> Problem:
     headers = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
     return Problem(
         error.status,
-        kind,
-        HTTPStatus(error.status).phrase,
+        phrase.lower().replace(" ", "-"),
+        phrase,
         details.get(error.status, HTTPStatus(error.status).description or error.reason),
         headers=headers,
     )
@@ -189,4 +193,8 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
             problem = internal_error()
         elif isinstance(error, StoreUnavailableError):
             log.warning("store unavailable", extra={"error": str(error)})
+            request.app[METRICS].on_store_error(error)
+        resource = request.match_info.route.resource
+        route = None if resource is None else resource.canonical
+        request.app[RECENT].add(problem.status, problem.kind, request.method, route)
         return problem.response()

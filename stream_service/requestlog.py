@@ -1,4 +1,4 @@
-"""One line per request, and the headers that every answer has."""
+"""One line and one count per request, and the headers that every answer has."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
-from multidict import istr
 
 from stream_service.inputs import KEY_HEADER, SESSION, SESSION_HEADER
 
@@ -23,9 +22,11 @@ if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
     from multidict import CIMultiDictProxy
 
+    from stream_service.metrics import Metrics
+
 log = logging.getLogger(__name__)
 
-REQUEST_ID_HEADER = istr("X-Request-Id")
+REQUEST_ID_HEADER = "X-Request-Id"
 
 WRITE_EVERY_SECONDS = 0.1
 """How long a line may wait to be written with others: a write costs as much as several lines."""
@@ -33,7 +34,7 @@ WRITE_EVERY_SECONDS = 0.1
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-def request_log(app: web.Application) -> Middleware:
+def request_log(app: web.Application, metrics: Metrics) -> Middleware:
     """Log method, route, status, milliseconds and request id; nothing that a client chose freely.
 
     The route's template stands for the path, which could hold anything. A request id comes from the
@@ -65,13 +66,16 @@ def request_log(app: web.Application) -> Middleware:
         to_send[hdrs.CACHE_CONTROL] = "no-store"
         if SESSION in request:
             to_send[SESSION_HEADER] = request[SESSION]
+        resource = request.match_info.route.resource
+        route = None if resource is None else resource.canonical
+        seconds = perf_counter() - began
+        metrics.on_request(request.method, route, response.status, seconds)
         if log.isEnabledFor(logging.INFO):
-            resource = request.match_info.route.resource
             lines.add(
                 request.method if request.method in hdrs.METH_ALL else "other",
-                "unmatched" if resource is None else resource.canonical,
+                route or "unmatched",
                 response.status,
-                (perf_counter() - began) * 1000,
+                seconds * 1000,
                 request_id,
             )
         return response

@@ -47,6 +47,7 @@ class Settings:
     log_level: str = "INFO"
     node_channel_fd: int | None = None
     notify_socket: str | None = None
+    console: bool = True
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -79,6 +80,7 @@ class Settings:
             log_level=_log_level(env, _DEFAULT.log_level),
             node_channel_fd=_node_channel(env),
             notify_socket=env.get("NOTIFY_SOCKET"),
+            console=_integer(env, "CONSOLE", 1, 0, 1) == 1,
         )
 
 

@@ -318,6 +318,15 @@ class MongoStore:
                 {"$unset": {"idempotency_key": ""}},
             )
 
+    async def count(self, after: datetime) -> int:
+        """How many streams of all sessions have a lease that runs beyond `after`.
+
+        The index on `expires_at` alone answers this.
+        """
+        await self._ready()
+        with _translated_errors():
+            return await self._streams.count_documents({"expires_at": {"$gt": after}})
+
     async def _ready(self) -> None:
         if not self._prepared:
             await self.prepare()

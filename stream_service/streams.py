@@ -92,12 +92,20 @@ class StreamEndedError(Exception):
     Attributes:
         reason: Why.
         replaced_by: The stream that took its slot over, when `reason` is "replaced".
+        lease_end: When its lease ran out, when `reason` is "expired".
     """
 
-    def __init__(self, reason: Reason, replaced_by: Stream | None = None) -> None:
+    def __init__(
+        self,
+        reason: Reason,
+        replaced_by: Stream | None = None,
+        *,
+        lease_end: datetime | None = None,
+    ) -> None:
         super().__init__(f"the stream is over: {reason}")
         self.reason = reason
         self.replaced_by = replaced_by
+        self.lease_end = lease_end
 
 
 class StoreUnavailableError(Exception):

@@ -26,6 +26,7 @@ DEFAULTS: dict[str, Any] = {
     "listener_dir": None,
     "drain_seconds": 0,
     "log_level": "INFO",
+    "console": True,
     "node_channel_fd": None,
     "notify_socket": None,
 }
@@ -52,6 +53,7 @@ VALID = [
     ("LISTENER_DIR", "run", Path("run")),
     ("DRAIN_SECONDS", "5", 5),
     ("LOG_LEVEL", "debug", "DEBUG"),
+    ("CONSOLE", "0", False),
     ("NODE_CHANNEL_FD", "3", 3),
     ("NOTIFY_SOCKET", "@ready", "@ready"),
 ]
@@ -84,6 +86,7 @@ INVALID = [
     ("REUSE_PORT", "yes"),
     ("DRAIN_SECONDS", "soon"),
     ("LOG_LEVEL", "LOUD"),
+    ("CONSOLE", "2"),
     ("NODE_CHANNEL_FD", "2"),
 ]
 
@@ -153,7 +156,7 @@ def test_help_names_every_variable_with_its_default(capsys: pytest.CaptureFixtur
         assert f"  {variable} " in said
         default = DEFAULTS[_field(variable)]
         if default:
-            assert f"  {variable} {default}" in said
+            assert f"  {variable} {1 if default is True else default}" in said
     assert "--embedded" in said
     assert "--data-dir" in said
 

@@ -1,0 +1,301 @@
+"""What the service tells Prometheus: docs/observability.md says what each figure is good for.
+
+No label has a value that a client chose. The children that requests need are looked up once, so
+that a heartbeat pays for three additions: docs/observability.md has the measurement.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from prometheus_client import (
+    GC_COLLECTOR,
+    PROCESS_COLLECTOR,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from stream_service import __version__
+from stream_service.limiter import Clock, Limiter, Started
+from stream_service.streams import (
+    LimitReachedError,
+    StoreUnavailableError,
+    Stream,
+    StreamEndedError,
+    StreamNotFoundError,
+    utc_now,
+)
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from prometheus_client.metrics_core import Metric
+
+    from stream_service.admission import Start
+    from stream_service.store import MongoStore
+
+SAMPLE_SECONDS = 5.0
+"""How long a count of the active streams is good for: the database is asked no more often."""
+
+SAMPLE_COST = 20
+"""Nor more often than this many times what a count takes, so that it costs 5 % of its time."""
+
+SILENT_SHARE = 0.6
+"""Share of the lease below which a stream has missed a heartbeat: beats come with 2/3 left."""
+
+_LATENCIES = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+_RELEASES = (5, 10, 20, 30, 45, 60, 75, 90, 120, 180, 300, 600, 1800)
+
+
+class Metrics:
+    """The metrics of one application, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        # These two read the process at the time of a scrape.
+        registry.register(PROCESS_COLLECTOR)
+        registry.register(GC_COLLECTOR)
+        self._requests = Histogram(
+            "stream_service_request_seconds",
+            "Time to answer a request, by route and status.",
+            ("method", "route", "status"),
+            buckets=_LATENCIES,
+            registry=registry,
+        )
+        self._by_request: dict[tuple[str, str, int], Histogram] = {}
+        starts = Counter(
+            "stream_service_starts",
+            "Starts, by what became of them.",
+            ("outcome",),
+            registry=registry,
+        )
+        self.admitted = starts.labels("admitted")
+        self.replacing = starts.labels("replacing")
+        self.replayed = starts.labels("replayed")
+        self.refused = starts.labels("refused")
+        self.start_unavailable = starts.labels("unavailable")
+        heartbeats = Counter(
+            "stream_service_heartbeats",
+            "Heartbeats, by what became of them.",
+            ("outcome",),
+            registry=registry,
+        )
+        self.renewed = heartbeats.labels("renewed")
+        self.ended = {
+            reason: heartbeats.labels(reason) for reason in ("stopped", "expired", "replaced")
+        }
+        self.unknown = heartbeats.labels("unknown")
+        self.heartbeat_unavailable = heartbeats.labels("unavailable")
+        ends = Counter(
+            "stream_service_ends",
+            "Streams that ended: stopped and replaced by a request, expired as found by a late "
+            "heartbeat.",
+            ("reason",),
+            registry=registry,
+        )
+        self.ends = {reason: ends.labels(reason) for reason in ("stopped", "expired", "replaced")}
+        self.ghost_release = Histogram(
+            "stream_service_ghost_release_seconds",
+            "Time from the last heartbeat of an expired stream until a late heartbeat found it "
+            "over.",
+            buckets=_RELEASES,
+            registry=registry,
+        )
+        self._batch_sizes = Histogram(
+            "stream_service_batch_size",
+            "Requests that shared one command to the store, by kind of command.",
+            ("kind",),
+            buckets=_SIZES,
+            registry=registry,
+        )
+        self._batch_waits = Histogram(
+            "stream_service_batch_wait_seconds",
+            "Time that the first request of a batch waited for its command to be sent.",
+            ("kind",),
+            buckets=_LATENCIES,
+            registry=registry,
+        )
+        self._by_kind: dict[str, tuple[Histogram, Histogram]] = {}
+        self._store_errors = Counter(
+            "stream_service_store_errors",
+            "Requests that the store failed, by the driver's error.",
+            ("error",),
+            registry=registry,
+        )
+        # These two are the whole database's: every process tells the same. Take max, not sum.
+        self.active = Gauge(
+            "stream_service_active_streams",
+            "Active streams in the database, as of a moment ago; NaN if it gave no answer.",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        self.silent = Gauge(
+            "stream_service_silent_streams",
+            "Those of them that have missed a heartbeat: probably ghosts.",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        Gauge(
+            "stream_service_build_info",
+            "1; the labels tell what runs.",
+            ("version", "python"),
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        ).labels(__version__, platform.python_version()).set(1)
+
+    def on_request(self, method: str, route: str | None, status: int, seconds: float) -> None:
+        """Count an answer.
+
+        Args:
+            method: The request's; looked at only where a route took it.
+            route: Template of the route, or None if none took the request.
+            status: The answer's.
+            seconds: How long it took.
+        """
+        key = (method, route, status) if route is not None else ("", "unmatched", status)
+        child = self._by_request.get(key)
+        if child is None:
+            child = self._by_request[key] = self._requests.labels(*key)
+        child.observe(seconds)
+
+    def on_batch(self, kind: str, size: int, waited_seconds: float) -> None:
+        """Count a batch of requests that share one command.
+
+        Args:
+            kind: Kind of command, of a few that the code names.
+            size: How many requests share it.
+            waited_seconds: How long the first of them waited for it to be sent.
+        """
+        children = self._by_kind.get(kind)
+        if children is None:
+            children = self._batch_sizes.labels(kind), self._batch_waits.labels(kind)
+            self._by_kind[kind] = children
+        sizes, waits = children
+        sizes.observe(size)
+        waits.observe(waited_seconds)
+
+    def on_store_error(self, error: StoreUnavailableError) -> None:
+        """Count a request that the store failed, by the driver's class of error."""
+        self._store_errors.labels(str(error).partition(" ")[0]).inc()
+
+    def registry(self) -> CollectorRegistry:
+        """What to expose: of all processes that share PROMETHEUS_MULTIPROC_DIR, if it is set."""
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return self._registry
+        shared = CollectorRegistry()
+        MultiProcessCollector(shared)  # type: ignore[no-untyped-call]
+        return shared
+
+    def collect(self) -> list[Metric]:
+        """Everything, as it is now."""
+        return list(self.registry().collect())
+
+
+class MeasuredLimiter(Limiter):
+    """A limiter that counts what it decides."""
+
+    def __init__(
+        self, store: MongoStore, metrics: Metrics, *, lease: timedelta, clock: Clock = utc_now
+    ) -> None:
+        super().__init__(store, lease=lease, clock=clock, on_batch=metrics.on_batch)
+        self._metrics = metrics
+
+    async def start(self, start: Start) -> Started:
+        """Admit one more stream; see `Limiter.start`."""
+        metrics = self._metrics
+        try:
+            started = await super().start(start)
+        except LimitReachedError:
+            metrics.refused.inc()
+            raise
+        except StoreUnavailableError:
+            metrics.start_unavailable.inc()
+            raise
+        if started.replay:
+            metrics.replayed.inc()
+        elif started.stream.replaced is not None:
+            metrics.replacing.inc()
+            metrics.ends["replaced"].inc()
+        else:
+            metrics.admitted.inc()
+        return started
+
+    async def heartbeat(self, session: str, stream_id: str) -> Stream:
+        """Renew the lease of a stream; see `Limiter.heartbeat`."""
+        metrics = self._metrics
+        try:
+            stream = await super().heartbeat(session, stream_id)
+        except StreamEndedError as ended:
+            metrics.ended[ended.reason].inc()
+            if ended.lease_end is not None:
+                metrics.ends["expired"].inc()
+                last_beat = ended.lease_end - self._lease
+                metrics.ghost_release.observe((self._clock() - last_beat).total_seconds())
+            raise
+        except StreamNotFoundError:
+            metrics.unknown.inc()
+            raise
+        except StoreUnavailableError:
+            metrics.heartbeat_unavailable.inc()
+            raise
+        metrics.renewed.inc()
+        return stream
+
+    async def stop(self, session: str, stream_id: str) -> bool:
+        """End a stream; see `Limiter.stop`."""
+        ended = await super().stop(session, stream_id)
+        if ended:
+            self._metrics.ends["stopped"].inc()
+        return ended
+
+
+class Sampler:
+    """Counts the active streams of the whole database, as often as that is cheap.
+
+    The count is made by the index on `expires_at`, when somebody looks, and by nobody else.
+    """
+
+    def __init__(
+        self, store: MongoStore, metrics: Metrics, *, lease: timedelta, clock: Clock = utc_now
+    ) -> None:
+        """Make a sampler.
+
+        Args:
+            store: Where the streams are.
+            metrics: Whose gauges are to be set.
+            lease: How long a stream stays active without a heartbeat.
+            clock: Tells the time.
+        """
+        self._store = store
+        self._metrics = metrics
+        self._lease = lease
+        self._clock = clock
+        self._good_until = float("-inf")
+
+    async def sample(self) -> None:
+        """Set the gauges, unless they were set a moment ago."""
+        if monotonic() < self._good_until:
+            return
+        began = monotonic()
+        # Those who come while it is being counted do not count too.
+        self._good_until = float("inf")
+        now = self._clock()
+        try:
+            active = await self._store.count(now)
+            beating = await self._store.count(now + self._lease * SILENT_SHARE)
+        except StoreUnavailableError:
+            self._metrics.active.set(float("nan"))
+            self._metrics.silent.set(float("nan"))
+            return
+        finally:
+            took = monotonic() - began
+            self._good_until = monotonic() + max(SAMPLE_SECONDS, SAMPLE_COST * took)
+        self._metrics.active.set(active)
+        self._metrics.silent.set(max(0, active - beating))
