@@ -41,8 +41,8 @@ started again with `replace`, it takes one's place in one step.
 
 **Errors** are problems ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)): programs go by `type`,
 which begins with `{TYPE_PREFIX}`. A path that is not here is answered with 404 `not-found`, a
-method that is not here with 405 `method-not-allowed` and `Allow`. Every `GET` but `/watch` takes
-`HEAD`.
+method that is not here with 405 `method-not-allowed` and `Allow`, an `Expect` that cannot be met
+with 417 `expectation-failed`. Every `GET` but `/watch` takes `HEAD`.
 """
 
 _STARTED_AT = "2026-03-01T20:15:00.000Z"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
@@ -103,6 +104,7 @@ async def test_heartbeats_and_ends_are_counted_by_what_became_of_them(
     assert await beat(client, one) == 200
     for _ in range(2):
         await client.delete(f"/streams/{two}", headers=VIEWER)
+        clock.pass_seconds(0.001)
     assert await beat(client, two) == 410
     clock.pass_seconds(1)
     four = await start(client, replace=three)
@@ -192,6 +194,17 @@ async def test_requests_are_timed_by_route_and_status(client: Client) -> None:
     name = "stream_service_request_seconds_count"
     assert values[f'{name}{{method="GET",route="/health/live",status="200"}}'] == 2
     assert values[f'{name}{{method="",route="unmatched",status="404"}}'] == 1
+
+
+async def test_heartbeats_that_share_a_command_are_one_batch(client: Client) -> None:
+    stream_id = await start(client)
+    assert set(await asyncio.gather(*(beat(client, stream_id) for _ in range(20)))) == {200}
+    values = await scrape(client)
+    assert values['stream_service_batch_size_sum{kind="heartbeat"}'] == 20
+    batches = values['stream_service_batch_size_count{kind="heartbeat"}']
+    assert 1 <= batches < 20
+    assert values['stream_service_batch_wait_seconds_count{kind="heartbeat"}'] == batches
+    assert 0 <= values['stream_service_batch_wait_seconds_sum{kind="heartbeat"}'] < 20
 
 
 def test_batches_are_measured_by_kind() -> None:
