@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+IDLE_SECONDS = 75.0
+"""How long a connection may stay without a whole request: longer than gateways keep theirs, such
+as nginx with 60 s, or one of them could send into a connection that is just being closed."""
+
 GRACE_SECONDS = 5.0
 """How long requests that are being answered may still take after a signal to stop."""
 
@@ -157,7 +161,9 @@ async def _unless_stopped(
 
 async def _listen(stack: AsyncExitStack, settings: Settings) -> str:
     app = create_app(settings)
-    runner = _Runner(app, access_log=None, shutdown_timeout=GRACE_SECONDS)
+    runner = _Runner(
+        app, access_log=None, shutdown_timeout=GRACE_SECONDS, keepalive_timeout=IDLE_SECONDS
+    )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     try:
