@@ -7,6 +7,7 @@ import logging
 import signal
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -159,6 +160,10 @@ async def _unless_stopped(
     return starting.result()
 
 
+def _only_this_machine(runner: web.AppRunner) -> bool:
+    return all(ip_address(address[0].partition("%")[0]).is_loopback for address in runner.addresses)
+
+
 async def _listen(stack: AsyncExitStack, settings: Settings) -> str:
     app = create_app(settings)
     runner = _Runner(
@@ -181,4 +186,6 @@ async def _listen(stack: AsyncExitStack, settings: Settings) -> str:
             f"HOST {settings.host}, PORT {settings.port}: {error.strerror}"
         ) from None
     host, port = runner.addresses[0][:2]
+    if not settings.gateway_tokens and not _only_this_machine(runner):
+        log.warning("anybody may send any session: set GATEWAY_TOKEN", extra={"host": host})
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
