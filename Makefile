@@ -7,7 +7,7 @@ UV_COMPILE := $(VENV)/uv/bin/uv pip compile --quiet --universal --generate-hashe
 	--python-version 3.11 --prerelease if-necessary-or-explicit --upgrade pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test check test-deploy test-e2e bench format lock clean
+.PHONY: help run install test check test-faults test-deploy test-e2e bench format lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ bench: $(VENV)/.bench  ## Measure it beside a bare handler and a peer; QUICK=1 t
 		$(AS_ROOT) apt-get install --quiet --yes wrk redis-server >&2; }
 	@$(BIN)/python -m bench $(if $(QUICK),--quick)
 
+test-faults: $(VENV)/.faults  ## Break the store, the service and its clients, under load: some six minutes
+	$(BIN)/python -m pytest --capture=no --quiet fault_tests
+
 format: $(VENV)/.dev  ## Format the code and mend what the linter can
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
@@ -65,6 +68,8 @@ lock: | $(VENV)/bin  ## Look for newer dependencies and lock them in requirement
 		--constraint requirements/dev.txt --output-file requirements/e2e.txt
 	$(UV_COMPILE) --extra embedded --group bench --constraint requirements/run.txt \
 		--output-file requirements/bench.txt
+	$(UV_COMPILE) --extra embedded --extra tracing --group dev --group faults --constraint requirements/dev.txt \
+		--output-file requirements/faults.txt
 
 clean:  ## Remove what make made, except ./data
 	rm -rf $(VENV) deploy_tests/node_modules .coverage* .e2e .hypothesis .mypy_cache \
@@ -80,7 +85,7 @@ $(VENV)/bin:
 	$(PYTHON) -m venv $(VENV)
 
 # One environment for all: what is installed later adds to what is there.
-$(VENV)/.serve $(VENV)/.run $(VENV)/.dev $(VENV)/.e2e $(VENV)/.bench: \
+$(VENV)/.serve $(VENV)/.run $(VENV)/.dev $(VENV)/.faults $(VENV)/.e2e $(VENV)/.bench: \
 		$(VENV)/.%: requirements/%.txt | $(VENV)/bin
 	$(PIP_INSTALL) --requirement $<
 	@touch $@

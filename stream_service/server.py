@@ -8,6 +8,7 @@ import logging
 import signal
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from stream_service.settings import Settings
 
 log = logging.getLogger(__name__)
+
+IDLE_SECONDS = 75.0
+"""How long a connection may stay without a whole request: longer than gateways keep theirs, such
+as nginx with 60 s, or one of them could send into a connection that is just being closed."""
 
 GRACE_SECONDS = 5.0
 """How long requests that are being answered may still take after a signal to stop."""
@@ -161,10 +166,16 @@ async def _unless_stopped(
     return starting.result()
 
 
+def _only_this_machine(runner: web.AppRunner) -> bool:
+    return all(ip_address(address[0].partition("%")[0]).is_loopback for address in runner.addresses)
+
+
 async def _listen(stack: AsyncExitStack, settings: Settings, hurry: asyncio.Event) -> str:
     app = create_app(settings)
     drain = Drain(app)
-    runner = _Runner(app, access_log=None, shutdown_timeout=GRACE_SECONDS)
+    runner = _Runner(
+        app, access_log=None, shutdown_timeout=GRACE_SECONDS, keepalive_timeout=IDLE_SECONDS
+    )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     try:
@@ -174,6 +185,8 @@ async def _listen(stack: AsyncExitStack, settings: Settings, hurry: asyncio.Even
         log.warning("store unavailable at start", extra={"error": str(error)})
     site, shared = await _start_site(runner, settings)
     host, port = runner.addresses[0][:2]
+    if not settings.gateway_tokens and not _only_this_machine(runner):
+        log.warning("anybody may send any session: set GATEWAY_TOKEN", extra={"host": host})
 
     async def take_leave() -> None:
         log.info("stopping")

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo import IndexModel, ReadPreference, UpdateOne, WriteConcern
+from pymongo import IndexModel, ReadPreference, UpdateOne, WriteConcern, timeout
 from pymongo.errors import (
     BulkWriteError,
     ConfigurationError,
@@ -44,6 +44,7 @@ A stopped stream is dated this far back, so that its slot is free at once for a 
 is behind the one that stopped it.
 """
 
+_LEAVE_SECONDS = 0.5
 _DUPLICATE_KEY = 11000
 _INDEX_CONFLICTS = (85, 86)  # IndexOptionsConflict, IndexKeySpecsConflict
 _ALL_IN_FIRST_BATCH = 100_000
@@ -135,7 +136,9 @@ class MongoStore:
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        # The driver takes leave of the database, and would wait half a minute for a frozen one.
+        with timeout(_LEAVE_SECONDS):
+            self._client.close()
 
     async def prepare(self) -> None:
         """Make the indexes, or change the retention of the one that is there. Done once.

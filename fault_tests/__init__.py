@@ -1,0 +1,1 @@
+"""The promises under faults, load and abuse, with real processes: `make test-faults`."""
