@@ -144,6 +144,7 @@ def test_the_api_keeps_to_its_own_description(service: Service, tmp_path: Path) 
     run = subprocess.run(
         [
             Path(sys.executable).with_name("schemathesis"),
+            *("--config-file", Path(__file__).with_name("schemathesis.toml")),
             *("run", f"{service.url}/openapi.json", "--checks", "all", "--max-examples", "25"),
             *("--header", f"Session-Id: {new_secret()}", "--seed", "1"),
         ],
