@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import time
 from collections import Counter
 from contextlib import asynccontextmanager, suppress
@@ -69,11 +70,13 @@ async def steady_load(port: int) -> AsyncIterator[Load]:
     `POST /streams` is used because no client and no proxy may try it again by itself.
     """
     load, over = Load(), asyncio.Event()
+    # Streams of the load before this one may still be active: each load has sessions of its own.
+    run = secrets.token_hex(4)
     workers = [
-        asyncio.create_task(_work(port, f"kept-{n}", load.kept_alive, over, keep=True))
+        asyncio.create_task(_work(port, f"{run}-kept-{n}", load.kept_alive, over, keep=True))
         for n in range(KEPT_ALIVE)
     ] + [
-        asyncio.create_task(_work(port, f"fresh-{n}", load.fresh, over, keep=False))
+        asyncio.create_task(_work(port, f"{run}-fresh-{n}", load.fresh, over, keep=False))
         for n in range(FRESH)
     ]
     try:
