@@ -10,7 +10,7 @@ UV_COMPILE := $(VENV)/uv/bin/uv pip compile --quiet --universal --generate-hashe
 .PHONY: help run install test check test-faults test-deploy test-e2e bench format lock clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run  ## Serve on port 3001 with an embedded database in ./data
 	@exec $(BIN)/python -m stream_service --embedded
