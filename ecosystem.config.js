@@ -26,7 +26,7 @@ const service = {
   // Online is who serves and whose store answers. After listen_timeout pm2 goes on in any case.
   wait_ready: true,
   listen_timeout: 60000,
-  // More than DRAIN_SECONDS and twice GRACE_SECONDS (stream_service/server.py) take together.
+  // More than DRAIN_SECONDS and twice GRACE_SECONDS (stream_service/process/server.py) take together.
   kill_timeout: 20000,
 
   autorestart: true,
@@ -50,7 +50,7 @@ const service = {
   env_development: { LOG_LEVEL: env.LOG_LEVEL || 'DEBUG' },
   // Reached directly, with the port, as it was from the beginning.
   env_staging: { HOST: env.HOST || '0.0.0.0' },
-  // Behind nginx: docs/nginx.conf.
+  // Behind nginx: deploy/nginx.conf.
   env_production: {},
 };
 
