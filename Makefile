@@ -23,8 +23,8 @@ test: $(VENV)/.dev  ## Prove it: the tests, on an embedded database or on MONGO_
 test-e2e: $(VENV)/.e2e  ## Prove the pages and the player client in Chromium, installing it if missing
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -qqy chromium; } || { \
 		echo "make test-e2e needs Chromium: as root, apt-get install chromium" >&2; exit 1; }
-	MYPYPATH=e2e_tests $(BIN)/mypy e2e_tests
-	$(BIN)/python -m pytest e2e_tests
+	$(BIN)/mypy --exclude "^$$" tests/e2e
+	$(BIN)/python -m pytest tests/e2e
 
 check: $(VENV)/.dev  ## Format, lint, types, and the tests with a floor under their coverage
 	$(BIN)/ruff format --check
@@ -35,13 +35,13 @@ check: $(VENV)/.dev  ## Format, lint, types, and the tests with a floor under th
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under 95
 
-test-deploy: $(VENV)/.dev deploy_tests/node_modules/.package-lock.json  ## Deploy by pm2, reload under load: needs Node
+test-deploy: $(VENV)/.dev tests/deploy/node_modules/.package-lock.json  ## Deploy by pm2, reload under load: needs Node
 	@PATH="$$PATH:/usr/sbin"; for program in git ssh sshd nginx; do command -v $$program; done \
 		| grep -c . | grep -qx 4 || { \
 		echo "installing git, openssh-client, openssh-server and nginx from Debian" && \
 		$(AS_ROOT) apt-get update -qq && $(AS_ROOT) apt-get install -qq -y \
 			--no-install-recommends git openssh-client openssh-server nginx; }
-	$(BIN)/python -m pytest --capture=no --exitfirst deploy_tests
+	$(BIN)/python -m pytest --capture=no --exitfirst tests/deploy
 
 bench: $(VENV)/.bench  ## Measure it beside a bare handler and a peer; QUICK=1 takes two minutes
 	@command -v wrk >/dev/null && command -v redis-server >/dev/null || { \
@@ -50,7 +50,7 @@ bench: $(VENV)/.bench  ## Measure it beside a bare handler and a peer; QUICK=1 t
 	@$(BIN)/python -m bench $(if $(QUICK),--quick)
 
 test-faults: $(VENV)/.faults  ## Break the store, the service and its clients, under load: some six minutes
-	$(BIN)/python -m pytest --capture=no --quiet fault_tests
+	$(BIN)/python -m pytest --capture=no --quiet tests/faults
 
 format: $(VENV)/.dev  ## Format the code and mend what the linter can
 	$(BIN)/ruff format
@@ -72,12 +72,12 @@ lock: | $(VENV)/bin  ## Look for newer dependencies and lock them in requirement
 		--output-file requirements/faults.txt
 
 clean:  ## Remove what make made, except ./data
-	rm -rf $(VENV) deploy_tests/node_modules .coverage* .e2e .hypothesis .mypy_cache \
+	rm -rf $(VENV) tests/deploy/node_modules .coverage* .e2e .hypothesis .mypy_cache \
 		.pytest_cache .ruff_cache
 
-deploy_tests/node_modules/.package-lock.json: deploy_tests/package-lock.json
+tests/deploy/node_modules/.package-lock.json: tests/deploy/package-lock.json
 	@command -v npm >/dev/null || { echo "pm2 needs Node 18 or newer, with npm" >&2; exit 1; }
-	npm ci --prefix deploy_tests --no-audit --no-fund
+	npm ci --prefix tests/deploy --no-audit --no-fund
 
 $(VENV)/bin:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo \

@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 
 from bench.null_mongod import stream_id_in
-from stream_service.inputs import digest
+from stream_service.api.inputs import digest
 
 SCRIPTS = Path(__file__).with_name("wrk")
 CLIENTS = 32

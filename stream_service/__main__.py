@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 from stream_service import __version__
-from stream_service.embedded import EmbeddedError
-from stream_service.logs import configure_logging
-from stream_service.server import CannotServeError, serve
+from stream_service.process.embedded import EmbeddedError
+from stream_service.process.server import CannotServeError, serve
 from stream_service.settings import Settings, SettingsError
-from stream_service.tracing import tracing
+from stream_service.telemetry.logs import configure_logging
+from stream_service.telemetry.tracing import tracing
 
 _ENVIRONMENT = """\
 environment variables and their defaults:

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from stream_service import handlers
-from stream_service.gateway import gateway_only
-from stream_service.inputs import MAX_BODY_BYTES
+from stream_service.api import handlers
+from stream_service.api.access import gateway_only
+from stream_service.api.inputs import MAX_BODY_BYTES
+from stream_service.api.problems import problems
 from stream_service.keys import LIMITER, METRICS, RECENT, SAMPLER, SETTINGS, STORE
-from stream_service.metrics import MeasuredLimiter, Metrics, Sampler
-from stream_service.pages import page_routes
-from stream_service.problems import problems
-from stream_service.recent import RecentProblems
-from stream_service.requestlog import request_log
+from stream_service.pages.routes import page_routes
 from stream_service.store import MongoStore
 from stream_service.streams import utc_now
+from stream_service.telemetry.metrics import MeasuredLimiter, Metrics, Sampler
+from stream_service.telemetry.recent_problems import RecentProblems
+from stream_service.telemetry.request_log import request_log
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -30,8 +30,8 @@ from pymongo.monitoring import (
     CommandSucceededEvent,
 )
 
-from stream_service.embedded import PROGRAM, START_SECONDS, STOP_SECONDS
 from stream_service.group_commit import GroupCommit
+from stream_service.process.embedded import PROGRAM, START_SECONDS, STOP_SECONDS
 from stream_service.store import MongoStore
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ def mongo_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @contextmanager
 def _embedded_server(directory: Path) -> Iterator[str]:
-    # Not stream_service.embedded: its process belongs to one event loop, and each test has its own.
+    # Not stream_service.process.embedded: its process belongs to one event loop, and each test
+    # has its own.
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -1,0 +1,116 @@
+"""The API: each handler reads what was asked, makes one call, and answers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from stream_service.admission import Start
+from stream_service.api.inputs import key_of, limit_of, session_of, start_body_of
+from stream_service.api.problems import limit_reached
+from stream_service.api.representation import describe, describe_all, json_response
+from stream_service.group_commit import DEADLINE_SECONDS
+from stream_service.keys import LIMITER, SETTINGS, STORE
+from stream_service.streams import LimitReachedError, StoreUnavailableError
+
+if TYPE_CHECKING:
+    from stream_service.limiter import Started
+    from stream_service.store import MongoStore
+
+
+async def watch(request: web.Request) -> web.Response:
+    """`GET /watch`: start a stream, in the words of the service's first version."""
+    start = Start(session_of(request), _limit(request))
+    try:
+        started = await request.app[LIMITER].start(start)
+    except LimitReachedError as refused:
+        raise limit_reached(refused, 401) from None
+    return json_response(_started(request, started))
+
+
+async def start(request: web.Request) -> web.Response:
+    """`POST /streams`: start a stream, or take another one's place."""
+    session = session_of(request)
+    key, limit = key_of(request, session), _limit(request)
+    body = await start_body_of(request)
+    started = await request.app[LIMITER].start(
+        Start(session, limit, body.device, body.content, body.replace, key)
+    )
+    return json_response(
+        _started(request, started),
+        status=200 if started.replay else 201,
+        headers={"Location": f"/streams/{started.stream.stream_id}"},
+    )
+
+
+async def list_active(request: web.Request) -> web.Response:
+    """`GET /streams`: what is playing."""
+    session, limit = session_of(request), _limit(request)
+    streams = await request.app[LIMITER].active(session)
+    return json_response({"streams": describe_all(streams), "active": len(streams), "limit": limit})
+
+
+async def show(request: web.Request) -> web.Response:
+    """`GET /streams/{stream_id}`: one stream."""
+    session = session_of(request)
+    stream = await request.app[LIMITER].get(session, request.match_info["stream_id"])
+    return json_response(describe(stream))
+
+
+async def heartbeat(request: web.Request) -> web.Response:
+    """`POST /streams/{stream_id}/heartbeat`: renew the lease."""
+    session = session_of(request)
+    limiter = request.app[LIMITER]
+    stream = await limiter.heartbeat(session, request.match_info["stream_id"])
+    return json_response({**describe(stream), "heartbeat_in": limiter.heartbeat_in()})
+
+
+async def stop(request: web.Request) -> web.Response:
+    """`DELETE /streams/{stream_id}` and `POST /streams/{stream_id}/stop`: end it.
+
+    The body is not looked at: `navigator.sendBeacon` sends what it likes.
+    """
+    session = session_of(request)
+    await request.app[LIMITER].stop(session, request.match_info["stream_id"])
+    return web.Response(status=204)
+
+
+async def health(request: web.Request) -> web.Response:
+    """`GET /health`: ready to answer, the store included."""
+    if await store_answers(request.app[STORE]):
+        return json_response({"status": "UP"})
+    return json_response({"status": "DOWN"}, status=503)
+
+
+async def store_answers(store: MongoStore) -> bool:
+    """Whether the store answers in time."""
+    try:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await store.ping()
+    except (StoreUnavailableError, TimeoutError):
+        return False
+    return True
+
+
+async def live(_: web.Request) -> web.Response:
+    """`GET /health/live`: the process runs, whatever the store does."""
+    return json_response({"status": "UP"})
+
+
+def _limit(request: web.Request) -> int:
+    settings = request.app[SETTINGS]
+    return limit_of(request, settings.stream_limit_header, settings.stream_limit)
+
+
+def _started(request: web.Request, started: Started) -> dict[str, Any]:
+    stream = started.stream
+    # A replay renews nothing: its next heartbeat is wanted within what is left.
+    expires_at = stream.expires_at if started.replay else None
+    return {
+        **describe(stream),
+        "heartbeat_in": request.app[LIMITER].heartbeat_in(expires_at),
+        "active": started.active,
+        "limit": started.limit,
+    }

@@ -1,0 +1,185 @@
+"""What a request says, checked. Anything wrong raises a `Problem` that names it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from stream_service.admission import OLDEST, STALEST
+from stream_service.api.problems import Problem, invalid
+from stream_service.settings import MAX_LIMIT
+from stream_service.streams import is_stream_id
+
+SESSION_HEADER = "Session-Id"
+KEY_HEADER = "Idempotency-Key"
+
+MAX_SESSION_LENGTH = 256
+MAX_KEY_LENGTH = 256
+MAX_LABEL_LENGTH = 200
+MAX_BODY_BYTES = 16 * 1024
+BODY_DEADLINE_SECONDS = 2.0
+"""How long a client may take to send its body: as long as it may wait for the answer."""
+
+SESSION = web.RequestKey("session", str)
+"""The valid session id of a request, for the echo on its answer."""
+
+_LIMIT = re.compile(r"[0-9]{1,3}")
+_FIELDS = ("device", "content", "replace")
+
+
+@dataclass(frozen=True, slots=True)
+class StartBody:
+    """The body of `POST /streams`; every field may be absent."""
+
+    device: str | None = None
+    content: str | None = None
+    replace: str | None = None
+
+
+def session_of(request: web.Request) -> str:
+    """The digest under which this request's session is kept."""
+    session = _single(request, SESSION_HEADER, MAX_SESSION_LENGTH)
+    if session is None:
+        raise Problem(
+            400,
+            "no-session",
+            "No session",
+            "The header Session-Id is missing: the gateway sets it once the viewer has logged in.",
+            fields={"field": SESSION_HEADER},
+        )
+    request[SESSION] = session
+    return digest(session)
+
+
+def digest(secret: str, context: str = "") -> str:
+    """A digest of 144 bits, in hexadecimal.
+
+    Args:
+        secret: A session id or idempotency key, which must never be kept in clear.
+        context: Makes digests of the same secret differ where it differs.
+    """
+    return blake2b(secret.encode(), digest_size=18, key=context.encode()).hexdigest()
+
+
+def key_of(request: web.Request, session: str) -> str | None:
+    """The digest of the request's idempotency key, another one in each session, or None."""
+    key = _single(request, KEY_HEADER, MAX_KEY_LENGTH)
+    return None if key is None else digest(key, session)
+
+
+def limit_of(request: web.Request, header: str | None, default: int) -> int:
+    """How many streams this viewer may have: what the trusted header says, or the default."""
+    text = None if header is None else _single(request, header, MAX_SESSION_LENGTH)
+    if header is None or text is None:
+        return default
+    if not _LIMIT.fullmatch(text) or not 1 <= int(text) <= MAX_LIMIT:
+        raise invalid(header, f"{header} must be a whole number from 1 to {MAX_LIMIT}.")
+    return int(text)
+
+
+async def start_body_of(request: web.Request) -> StartBody:
+    """The body of a start, read within `BODY_DEADLINE_SECONDS`; none at all will do."""
+    raw = await _read(request)
+    if not raw:
+        return StartBody()
+    _require_json(request)
+    body = _parse(raw)
+    if not isinstance(body, dict):
+        raise invalid("body", "The body must be a JSON object.")
+    for name in body:
+        if name not in _FIELDS:
+            raise invalid(
+                _shown(name), f"The body may have {', '.join(_FIELDS)}; {_shown(name)} is unknown."
+            )
+    replace = _text(body, "replace", 64)
+    if replace not in (None, OLDEST, STALEST) and not is_stream_id(replace):
+        raise invalid("replace", 'replace must be a stream_id, "oldest" or "stalest".')
+    return StartBody(
+        device=_text(body, "device", MAX_LABEL_LENGTH),
+        content=_text(body, "content", MAX_LABEL_LENGTH),
+        replace=replace,
+    )
+
+
+def _single(request: web.Request, name: str, longest: int) -> str | None:
+    values = request.headers.getall(name, ())
+    if not values:
+        return None
+    if len(values) > 1:
+        raise invalid(name, f"The header {name} must be sent once.")
+    value = values[0]
+    if not value:
+        raise invalid(name, f"The header {name} is empty.")
+    if len(value) > longest:
+        raise invalid(name, f"The header {name} must be at most {longest} characters long.")
+    if not (value.isascii() and value.isprintable()):
+        raise invalid(name, f"The header {name} must be printable ASCII.")
+    return value
+
+
+async def _read(request: web.Request) -> bytes:
+    if not request.can_read_body:
+        return b""
+    try:
+        async with asyncio.timeout(BODY_DEADLINE_SECONDS):
+            return await request.read()
+    except TimeoutError:
+        raise Problem(
+            408,
+            "request-timeout",
+            "Request timeout",
+            f"The body did not arrive within {BODY_DEADLINE_SECONDS:g} seconds.",
+        ) from None
+    except web.RequestPayloadError:
+        raise invalid("body", "The body is damaged: its transfer coding does not add up.") from None
+    except ConnectionError:
+        # Nobody is there to read this; it is no fault of the service's either.
+        raise invalid("body", "The connection ended before the body did.") from None
+
+
+def _require_json(request: web.Request) -> None:
+    if "Content-Type" in request.headers and request.content_type != "application/json":
+        raise Problem(
+            415,
+            "unsupported-media-type",
+            "Unsupported media type",
+            "The body must be sent as Content-Type: application/json.",
+            fields={"field": "Content-Type"},
+        )
+    if (request.charset or "utf-8").lower() not in ("utf-8", "utf8", "us-ascii"):
+        raise Problem(
+            415,
+            "unsupported-media-type",
+            "Unsupported media type",
+            "The body must be in UTF-8: leave the charset out of Content-Type.",
+            fields={"field": "Content-Type"},
+        )
+
+
+def _parse(raw: bytes) -> Any:
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        raise invalid("body", "The body is not JSON in UTF-8.") from None
+
+
+def _text(body: dict[str, Any], name: str, longest: int) -> str | None:
+    value = body.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise invalid(name, f"{name} must be a string.")
+    if len(value) > longest:
+        raise invalid(name, f"{name} must be at most {longest} characters long.")
+    return value
+
+
+def _shown(name: str) -> str:
+    """A name from outside, short and harmless enough to be quoted."""
+    return ascii(name[:40])[1:-1]

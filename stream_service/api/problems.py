@@ -1,0 +1,200 @@
+"""Errors as callers see them: problem details for HTTP APIs (RFC 9457)."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from stream_service.api.representation import describe_all, encode, timestamp
+from stream_service.keys import METRICS, RECENT
+from stream_service.streams import (
+    LimitReachedError,
+    StoreUnavailableError,
+    StreamEndedError,
+    StreamNotFoundError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aiohttp.typedefs import Handler
+
+log = logging.getLogger(__name__)
+
+CONTENT_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:stream-service:problem:"
+RETRY_AFTER_SECONDS = 1
+
+# Python renamed it in 3.13; a problem's type has to stay what it is.
+_PHRASES = {413: "Content Too Large"}
+
+
+class Problem(Exception):  # noqa: N818 - the standard's word
+    """An answer that is an error.
+
+    Attributes:
+        status: HTTP status.
+        kind: Last part of the problem's `type`, stable, for programs.
+        title: The kind in words, the same each time.
+        detail: What is wrong this time and how to mend it.
+        fields: Further members of the body.
+        headers: Further headers of the answer.
+    """
+
+    def __init__(  # noqa: PLR0913 - the members of the standard
+        self,
+        status: int,
+        kind: str,
+        title: str,
+        detail: str,
+        *,
+        fields: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(f"{status} {kind}")
+        self.status = status
+        self.kind = kind
+        self.title = title
+        self.detail = detail
+        self.fields = fields or {}
+        self.headers = headers or {}
+
+    def response(self) -> web.Response:
+        """The problem as an answer."""
+        body = {
+            "type": TYPE_PREFIX + self.kind,
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            **self.fields,
+        }
+        return web.Response(
+            status=self.status,
+            body=encode(body),
+            content_type=CONTENT_TYPE,
+            headers=self.headers,
+        )
+
+
+def invalid(field: str, detail: str) -> Problem:
+    """A part of the request that cannot be used: 400, naming it."""
+    return Problem(400, "invalid-request", "Invalid request", detail, fields={"field": field})
+
+
+def limit_reached(refused: LimitReachedError, status: int) -> Problem:
+    """A refusal, with what an app needs to offer a way out."""
+    return Problem(
+        status,
+        "limit-reached",
+        "Too many streams",
+        f"This session already has {len(refused.streams)} active streams and may have "
+        f'{refused.limit}: stop one, or start with "replace" to take one\'s place.',
+        fields={
+            "limit": refused.limit,
+            "active": len(refused.streams),
+            "streams": describe_all(refused.streams),
+        },
+    )
+
+
+def unavailable(detail: str) -> Problem:
+    """No answer can be given now: 503, to be tried again."""
+    return Problem(
+        503,
+        "unavailable",
+        "Temporarily unavailable",
+        detail,
+        headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+    )
+
+
+def _ended(ended: StreamEndedError) -> Problem:
+    fields: dict[str, Any] = {"reason": ended.reason}
+    if ended.replaced_by is not None:
+        fields["replaced_by"] = {
+            "device": ended.replaced_by.device,
+            "started_at": timestamp(ended.replaced_by.started_at),
+        }
+    return Problem(
+        410,
+        "stream-ended",
+        "Stream ended",
+        f"This stream is over ({ended.reason}): start a new one to go on.",
+        fields=fields,
+    )
+
+
+def framework_problem(error: web.HTTPException) -> Problem:
+    """The problem that an error of the framework's stands for."""
+    phrase = _PHRASES.get(error.status, HTTPStatus(error.status).phrase)
+    details = {
+        404: "There is nothing at this path: see the API table in README.md.",
+        405: f"This path takes {error.headers.get('Allow', 'other methods')}.",
+        413: "The body is larger than 16 KiB.",
+    }
+    headers = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
+    return Problem(
+        error.status,
+        phrase.lower().replace(" ", "-"),
+        phrase,
+        details.get(error.status, HTTPStatus(error.status).description or error.reason),
+        headers=headers,
+    )
+
+
+def problem_of(error: Exception) -> Problem | None:  # noqa: PLR0911 - a table
+    """The problem that an exception stands for; None for one that nobody foresaw."""
+    match error:
+        case Problem():
+            return error
+        case LimitReachedError():
+            return limit_reached(error, 409)
+        case StreamNotFoundError():
+            return Problem(
+                404,
+                "stream-not-found",
+                "Stream not found",
+                "This session has no such stream: it never had, or it has been forgotten.",
+            )
+        case StreamEndedError():
+            return _ended(error)
+        case StoreUnavailableError():
+            return unavailable(
+                "The store gives no answer: whether a start was done is unknown. Try it again "
+                "with the same Idempotency-Key; it then takes no second slot."
+            )
+        case web.HTTPException():
+            return framework_problem(error)
+    return None
+
+
+def internal_error() -> Problem:
+    """The service's own fault: 500, telling nothing of its inside."""
+    return Problem(
+        500,
+        "internal-error",
+        "Internal error",
+        "The fault is ours and has been logged under the X-Request-Id of this answer.",
+    )
+
+
+@web.middleware
+async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer every error, the framework's own included, with a problem."""
+    try:
+        return await handler(request)
+    except Exception as error:
+        problem = problem_of(error)
+        if problem is None:
+            log.exception("unforeseen error")
+            problem = internal_error()
+        elif isinstance(error, StoreUnavailableError):
+            log.warning("store unavailable", extra={"error": str(error)})
+            request.app[METRICS].on_store_error(error)
+        resource = request.match_info.route.resource
+        route = None if resource is None else resource.canonical
+        request.app[RECENT].add(problem.status, problem.kind, request.method, route)
+        return problem.response()

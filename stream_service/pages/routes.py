@@ -1,0 +1,140 @@
+"""What is served around the API: its description, its documentation, the console, the metrics."""
+
+from __future__ import annotations
+
+import secrets
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from stream_service import __version__
+from stream_service.api.handlers import store_answers
+from stream_service.api.openapi import openapi_document
+from stream_service.api.representation import encode, json_response, timestamp
+from stream_service.keys import METRICS, RECENT, SAMPLER, SETTINGS, STORE
+from stream_service.streams import utc_now
+
+if TYPE_CHECKING:
+    from stream_service.settings import Settings
+
+_STATIC = Path(__file__).parent / "static"
+_TYPES = {
+    ".css": "text/css",
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
+ASSETS = frozenset(
+    path.name for path in _STATIC.iterdir() if path.suffix in {".css", ".js", ".svg"}
+)
+
+_PROCESS = secrets.token_hex(4)
+"""Tells the console whose figures it sees, where several processes share a port."""
+
+# Everything comes from this service; no page may be framed, and none runs a script written into it.
+_PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; object-src 'none'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+def page_routes(settings: Settings) -> list[web.RouteDef]:
+    """Routes for the pages that the settings want, and for what they load."""
+    document = encode(openapi_document(settings))
+
+    async def openapi(_: web.Request) -> web.Response:
+        return web.Response(body=document, content_type="application/json")
+
+    routes = [
+        web.get("/openapi.json", openapi),
+        web.get("/docs", _docs),
+        web.get("/client.js", _client),
+        web.get("/static/{file}", _asset),
+        web.get("/metrics", _metrics),
+    ]
+    if settings.console:
+        routes += [web.get("/console", _console), web.get("/console/state", _state)]
+    return routes
+
+
+async def _docs(_: web.Request) -> web.Response:
+    return _file("docs.html")
+
+
+async def _client(_: web.Request) -> web.Response:
+    return _file("stream-client.js")
+
+
+async def _console(_: web.Request) -> web.Response:
+    return _file("console.html")
+
+
+async def _metrics(request: web.Request) -> web.Response:
+    await request.app[SAMPLER].sample()
+    body = generate_latest(request.app[METRICS].registry())
+    return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def _state(request: web.Request) -> web.Response:
+    """What the console shows: counts, and never a session."""
+    app = request.app
+    await app[SAMPLER].sample()
+    figures: dict[str, dict[str, float]] = {"starts": {}, "heartbeats": {}, "ends": {}}
+    streams: dict[str, float | None] = {"active": None, "silent": None}
+    for metric in app[METRICS].collect():
+        name = metric.name.removeprefix("stream_service_")
+        for sample in metric.samples:
+            if name in figures and sample.name.endswith("_total"):
+                [label] = sample.labels.values()
+                figures[name][label] = sample.value
+            elif name.removesuffix("_streams") in streams and sample.value == sample.value:
+                streams[name.removesuffix("_streams")] = sample.value
+    return json_response(
+        {
+            "version": __version__,
+            "limit": app[SETTINGS].stream_limit,
+            "lease_seconds": app[SETTINGS].stream_ttl_seconds,
+            "process": _PROCESS,
+            "now": timestamp(utc_now()),
+            "store": "UP" if await store_answers(app[STORE]) else "DOWN",
+            **streams,
+            **figures,
+            "problems": [
+                {
+                    "status": problem.status,
+                    "kind": problem.kind,
+                    "method": problem.method,
+                    "route": problem.route,
+                    "count": problem.count,
+                    "last": timestamp(problem.last),
+                }
+                for problem in app[RECENT].last()
+            ],
+        }
+    )
+
+
+async def _asset(request: web.Request) -> web.Response:
+    name = request.match_info["file"]
+    if name not in ASSETS:
+        raise web.HTTPNotFound
+    return _file(name)
+
+
+def _file(name: str) -> web.Response:
+    return web.Response(
+        body=_read(name),
+        content_type=_TYPES[Path(name).suffix],
+        charset="utf-8",
+        headers=_PAGE_HEADERS,
+    )
+
+
+@cache
+def _read(name: str) -> bytes:
+    return (_STATIC / name).read_bytes()

@@ -1,0 +1,225 @@
+"""A process that serves: socket, signals, and the order in which things start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from stream_service.api.problems import Problem, framework_problem, internal_error
+from stream_service.app import create_app
+from stream_service.keys import STORE
+from stream_service.process.draining import Drain
+from stream_service.process.embedded import EmbeddedDatabase, embedded_database
+from stream_service.process.listener import BACKLOG, SharedListener, shared_listener
+from stream_service.process.readiness import announce_ready
+from stream_service.streams import StoreUnavailableError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from stream_service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+IDLE_SECONDS = 75.0
+"""How long a connection may stay without a whole request: longer than gateways keep theirs, such
+as nginx with 60 s, or one of them could send into a connection that is just being closed."""
+
+GRACE_SECONDS = 5.0
+"""How long requests that are being answered may still take after a signal to stop."""
+
+_TRY_IT = """\
+Serving on {url}, streams in {directory}. Ctrl-C stops it. In another terminal, four times:
+    curl -i -H 'Session-Id: me' {url}/watch      # 200, 200, 200, then 401: too many streams
+    curl -s -H 'Session-Id: me' {url}/streams    # what is playing"""
+
+
+class CannotServeError(Exception):
+    """The socket cannot be had. The message names HOST and PORT."""
+
+
+class _Protocol(web.RequestHandler):
+    """Answers what is not HTTP at all with a problem too."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - quotes what was sent
+    ) -> web.StreamResponse:
+        """Make the answer to a request that could not be parsed, or could not be answered."""
+        if status < 500:  # noqa: PLR2004 - the client's fault
+            problem = Problem(
+                status,
+                "invalid-request",
+                "Invalid request",
+                "The request line or a header is not HTTP: see that header values, Session-Id "
+                "among them, hold no control characters and are not over-long.",
+            )
+        else:
+            log.error("unforeseen error", exc_info=exc)
+            problem = internal_error()
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer is under way already")
+        response = _past_the_middlewares(problem, exc)
+        response.force_close()
+        return response
+
+
+def _past_the_middlewares(problem: Problem, error: BaseException | None) -> web.Response:
+    """An answer that no middleware sees, with what they would have done for it."""
+    if problem.status < 500:  # noqa: PLR2004
+        log.info("bad request", extra={"status": problem.status, "error": type(error).__name__})
+    response = problem.response()
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+class _Server(web.Server):
+    def __call__(self) -> web.RequestHandler:
+        return _Protocol(self, loop=self._loop, **self._kwargs)
+
+
+class _Runner(web.AppRunner):
+    async def _make_server(self) -> web.Server:
+        server = await super()._make_server()
+        # aiohttp has no hook for the answer to a request that it could not parse.
+        server.__class__ = _Server
+        handle = server.request_handler
+
+        async def handler(request: web.BaseRequest) -> web.StreamResponse:
+            try:
+                return await handle(request)
+            except web.HTTPExpectationFailed as error:
+                # Raised ahead of the middlewares.
+                return _past_the_middlewares(framework_problem(error), error)
+
+        server.request_handler = handler
+        return server
+
+
+async def serve(settings: Settings, *, embedded_in: Path | None = None) -> int:
+    """Serve until SIGINT or SIGTERM, or until the embedded database ends by itself.
+
+    A second signal cuts the drain short.
+
+    Args:
+        settings: Checked settings.
+        embedded_in: Data directory for an embedded database to be run, which then takes the place
+            of `settings.mongo_url`.
+
+    Returns:
+        The exit status: 0, or 1 if the embedded database ended first.
+
+    Raises:
+        CannotServeError: The socket cannot be had.
+        EmbeddedError: The embedded database cannot be run.
+        SettingsError: The driver cannot use `settings.mongo_url`.
+    """
+    stopped, hurry = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, lambda: hurry.set() if stopped.is_set() else stopped.set())
+    async with AsyncExitStack() as stack:
+        database: EmbeddedDatabase | None = None
+        if embedded_in is not None:
+            database = await _unless_stopped(stack, embedded_in, stopped)
+            if database is None:
+                return 0
+            settings = replace(settings, mongo_url=database.url)
+            database.exited.add_done_callback(lambda _: stopped.set())
+        url = await _listen(stack, settings, hurry)
+        log.info("serving", extra={"url": url})
+        if embedded_in is not None:
+            print(_TRY_IT.format(url=url, directory=embedded_in), flush=True)  # noqa: T201
+        await stopped.wait()
+        if database is not None and database.exited.done():
+            log.critical("embedded database ended", extra={"status": database.exited.result()})
+            hurry.set()
+            return 1
+    return 0
+
+
+async def _unless_stopped(
+    stack: AsyncExitStack, directory: Path, stopped: asyncio.Event
+) -> EmbeddedDatabase | None:
+    """Enter the embedded database; None if a signal came while it was starting."""
+    starting = asyncio.create_task(stack.enter_async_context(embedded_database(directory)))
+    stopping = asyncio.create_task(stopped.wait())
+    await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not starting.done():
+        starting.cancel()
+        await asyncio.wait((starting,))
+        return None
+    return starting.result()
+
+
+def _only_this_machine(runner: web.AppRunner) -> bool:
+    return all(ip_address(address[0].partition("%")[0]).is_loopback for address in runner.addresses)
+
+
+async def _listen(stack: AsyncExitStack, settings: Settings, hurry: asyncio.Event) -> str:
+    app = create_app(settings)
+    drain = Drain(app)
+    runner = _Runner(
+        app, access_log=None, shutdown_timeout=GRACE_SECONDS, keepalive_timeout=IDLE_SECONDS
+    )
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    try:
+        await app[STORE].prepare()
+    except StoreUnavailableError as error:
+        # Serving 503 and coming back by itself is better than a restart loop.
+        log.warning("store unavailable at start", extra={"error": str(error)})
+    site, shared = await _start_site(runner, settings)
+    host, port = runner.addresses[0][:2]
+    if not settings.gateway_tokens and not _only_this_machine(runner):
+        log.warning("anybody may send any session: set GATEWAY_TOKEN", extra={"host": host})
+
+    async def take_leave() -> None:
+        log.info("stopping")
+        if shared is not None:
+            await shared.leave(site)
+        if runner.server is not None:
+            await drain.until_idle(runner.server, settings.drain_seconds, hurry)
+
+    stack.push_async_callback(take_leave)
+    # What is there now stays. Collections that walk it again and again cost a start a fifth of its
+    # time, and are the longest waits: docs/performance.md.
+    gc.collect()
+    gc.freeze()
+    announcing = asyncio.create_task(announce_ready(app[STORE], settings))
+    stack.callback(announcing.cancel)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def _start_site(
+    runner: web.AppRunner, settings: Settings
+) -> tuple[web.BaseSite, SharedListener | None]:
+    host, port, directory = settings.host, settings.port, settings.listener_dir
+    shared: SharedListener | None = None
+    try:
+        if directory is None:
+            reuse = settings.reuse_port or None
+            site: web.BaseSite = web.TCPSite(runner, host, port, reuse_port=reuse, backlog=BACKLOG)
+        else:
+            shared = await asyncio.to_thread(shared_listener, directory, host, port)
+            shared.answer(asyncio.get_running_loop())
+            site = web.SockSite(runner, shared.listener, backlog=BACKLOG)
+        await site.start()
+    except OSError as error:
+        where = f"LISTENER_DIR {directory}" if directory else f"HOST {host}, PORT {port}"
+        raise CannotServeError(f"{where}: {error.strerror or error}") from None
+    return site, shared

@@ -1,0 +1,116 @@
+"""One line and one count per request, and the headers that every answer has."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+import sys
+from datetime import UTC, datetime
+from itertools import count
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from aiohttp import hdrs, web
+
+from stream_service.api.inputs import KEY_HEADER, SESSION, SESSION_HEADER
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from aiohttp.typedefs import Handler, Middleware
+    from multidict import CIMultiDictProxy
+
+    from stream_service.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+REQUEST_ID_HEADER = "X-Request-Id"
+
+WRITE_EVERY_SECONDS = 0.1
+"""How long a line may wait to be written with others: a write costs as much as several lines."""
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def request_log(app: web.Application, metrics: Metrics) -> Middleware:
+    """Log method, route, status, milliseconds and request id; nothing that a client chose freely.
+
+    The route's template stands for the path, which could hold anything. A request id comes from the
+    gateway if it sends one of a harmless form, unless it is a secret of the request once more.
+    """
+    lines = _Lines()
+
+    async def written_at_the_end(_: web.Application) -> AsyncIterator[None]:
+        yield
+        lines.write()
+
+    app.cleanup_ctx.append(written_at_the_end)
+    prefix, numbers = secrets.token_hex(6), count(1)
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        began = perf_counter()
+        headers = request.headers
+        request_id = headers.get(REQUEST_ID_HEADER)
+        if (
+            request_id is None
+            or not _REQUEST_ID.fullmatch(request_id)
+            or any(request_id in secret for secret in _secrets(headers))
+        ):
+            request_id = f"{prefix}-{next(numbers):x}"
+        response = await handler(request)
+        to_send = response.headers
+        to_send[REQUEST_ID_HEADER] = request_id
+        to_send[hdrs.CACHE_CONTROL] = "no-store"
+        if SESSION in request:
+            to_send[SESSION_HEADER] = request[SESSION]
+        resource = request.match_info.route.resource
+        route = None if resource is None else resource.canonical
+        seconds = perf_counter() - began
+        metrics.on_request(request.method, route, response.status, seconds)
+        if log.isEnabledFor(logging.INFO):
+            lines.add(
+                request.method if request.method in hdrs.METH_ALL else "other",
+                route or "unmatched",
+                response.status,
+                seconds * 1000,
+                request_id,
+            )
+        return response
+
+    return middleware
+
+
+def _secrets(headers: CIMultiDictProxy[str]) -> Iterator[str]:
+    for name in (SESSION_HEADER, KEY_HEADER, hdrs.AUTHORIZATION):
+        yield from headers.getall(name, ())
+
+
+class _Lines:
+    """Lines in the form of the other logs, written together ten times a second.
+
+    Not through `logging`: a record and its JSON cost about as much as the whole heartbeat that they
+    tell of (see docs/performance.md). None of the values needs escaping.
+    """
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._now = ""
+
+    def add(self, method: str, route: str, status: int, ms: float, request_id: str) -> None:
+        if not self._lines:
+            asyncio.get_running_loop().call_later(WRITE_EVERY_SECONDS, self.write)
+            self._now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self._lines.append(
+            f'{{"level": "INFO", "logger": "{__name__}", "event": "request", "method": "{method}", '
+            f'"route": "{route}", "status": {status}, "ms": {ms:.3f}, '
+            f'"request_id": "{request_id}", "time": "{self._now}"}}\n'
+        )
+
+    def write(self) -> None:
+        if self._lines:
+            lines, self._lines = self._lines, []
+            sys.stderr.write("".join(lines))
+            sys.stderr.flush()

@@ -1,0 +1,171 @@
+"""The service is deployed as its first version was, and reloaded without losing a request.
+
+One server, in temporary folders and on free ports: sshd, pm2, a database, nginx. The tests are the
+chapters of one story and run in their order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import time
+from http.client import HTTPConnection
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.deploy.load import steady_load
+from tests.deploy.server import Server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.timeout(600)
+
+SETUP = ("pm2", "deploy", "staging", "setup")
+UPDATE = ("pm2", "deploy", "ecosystem.config.js", "staging")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server.running() as server:
+        yield server
+
+
+def ask(
+    port: int, method: str, path: str, session: str | None = None
+) -> tuple[int, dict[str, Any] | None]:
+    """One request on a connection of its own; returns the status and the JSON."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request(method, path, headers={"Session-Id": session} if session else {})
+        response = connection.getresponse()
+        body = response.read()
+        return response.status, json.loads(body) if body else None
+    finally:
+        connection.close()
+
+
+def test_a_deployment_names_the_variables_that_are_missing(server: Server) -> None:
+    environment = {k: v for k, v in server.environment.items() if k != "DEPLOY_REPO"}
+    failed = server.attempt(*SETUP, environment=environment)
+    assert failed.returncode != 0
+    assert "stream-service: DEPLOY_REPO must be set to deploy" in failed.stdout
+
+
+def test_the_two_commands_of_the_first_version_deploy_the_service(server: Server) -> None:
+    server.run(*SETUP)
+    began = time.monotonic()
+    server.run(*UPDATE)
+    print(f"\n  first deployment, virtual environment and all: {time.monotonic() - began:.0f} s")
+    assert [status for _, status in server.instances()] == ["online", "online"]
+
+
+def test_the_deployed_service_keeps_the_promises_of_the_api(server: Server) -> None:
+    port = server.port
+    assert ask(port, "GET", "/health") == (200, {"status": "UP"})
+    assert ask(port, "GET", "/watch")[0] == 400
+    assert [ask(port, "GET", "/watch", "walk")[0] for _ in range(4)] == [200, 200, 200, 401]
+    status, listed = ask(port, "GET", "/streams", "walk")
+    assert (status, listed and listed["active"]) == (200, 3)
+    status, started = ask(port, "POST", "/streams", "walk-2")
+    assert status == 201
+    assert started is not None
+    stream = f"/streams/{started['stream_id']}"
+    assert ask(port, "POST", f"{stream}/heartbeat", "walk-2")[0] == 200
+    assert ask(port, "DELETE", stream, "walk-2")[0] == 204
+    assert ask(port, "POST", f"{stream}/heartbeat", "walk-2")[0] == 410
+
+
+def test_the_log_is_one_file_of_json_lines(server: Server) -> None:
+    lines = server.log.read_text().splitlines()
+    assert {"serving", "ready"} <= {json.loads(line)["event"] for line in lines}
+
+
+async def test_a_reload_loses_no_request(server: Server) -> None:
+    before = server.instances()
+    async with steady_load(server.port) as load:
+        await server.run_beside("pm2", "reload", "stream-service")
+        await asyncio.sleep(1)
+    load.report("pm2 reload stream-service")
+    after = server.instances()
+    assert not {pid for pid, _ in before} & {pid for pid, _ in after}
+    assert [status for _, status in after] == ["online", "online"]
+    assert load.fresh.sent > 100
+    assert load.kept_alive.sent > 100
+    assert load.lost == 0
+
+
+async def test_a_reload_behind_nginx_loses_no_request(server: Server) -> None:
+    with server.nginx() as port:
+        async with steady_load(port) as load:
+            await server.run_beside("pm2", "reload", "stream-service")
+            await asyncio.sleep(1)
+    load.report("pm2 reload stream-service, nginx in front")
+    assert load.fresh.sent > 100
+    assert load.kept_alive.sent > 100
+    assert load.lost == 0
+
+
+async def test_an_instance_is_online_only_when_its_store_answers(server: Server) -> None:
+    before = {pid for pid, _ in server.instances()}
+    served = server.events().count("serving")
+    server.database.send_signal(signal.SIGSTOP)
+    try:
+        reload = asyncio.create_task(server.run_beside("pm2", "reload", "stream-service"))
+        async with asyncio.timeout(60):
+            while server.events().count("serving") == served:  # noqa: ASYNC110 - a file
+                await asyncio.sleep(0.2)
+        # It serves already. Long enough for a ready that is sent too early to arrive.
+        await asyncio.sleep(2)
+        states = {status for pid, status in server.instances() if pid not in before}
+        assert ask(server.port, "GET", "/health/live")[0] == 200
+        assert not reload.done()
+    finally:
+        server.database.send_signal(signal.SIGCONT)
+    await reload
+    assert states == {"launching"}
+    assert [status for _, status in server.instances()] == ["online", "online"]
+
+
+async def test_a_changed_commit_goes_live_without_loss(server: Server) -> None:
+    interpreters = server.interpreters()
+    assert ask(server.port, "GET", "/health/second")[0] == 404
+    server.change(
+        "stream_service/app.py",
+        'web.get("/health/live", handlers.live),',
+        'web.get("/health/live", handlers.live), web.get("/health/second", handlers.live),',
+    )
+    # Another lock, so another virtual environment.
+    server.change("requirements/serve.txt", "aiohttp==", "# changed\naiohttp==")
+    server.push("Answer at a second path")
+    async with steady_load(server.port) as load:
+        await server.run_beside(*UPDATE)
+        await asyncio.sleep(1)
+    load.report("pm2 deploy ecosystem.config.js staging (another commit, another lock)")
+    assert ask(server.port, "GET", "/health/second") == (200, {"status": "UP"})
+    assert server.interpreters().isdisjoint(interpreters)
+    assert load.lost == 0
+
+
+async def test_a_revert_brings_the_commit_before_back_without_loss(server: Server) -> None:
+    async with steady_load(server.port) as load:
+        await server.run_beside(*UPDATE, "revert", "1")
+        await asyncio.sleep(1)
+    load.report("pm2 deploy ecosystem.config.js staging revert 1")
+    assert ask(server.port, "GET", "/health/second")[0] == 404
+    assert load.lost == 0
+
+
+async def test_a_commit_that_cannot_start_is_not_let_live(server: Server) -> None:
+    before = server.instances()
+    server.change("stream_service/server.py", "async def serve(", "async def does_not_serve(")
+    server.push("Break the start")
+    async with steady_load(server.port) as load:
+        failed = await asyncio.to_thread(server.attempt, *UPDATE)
+    load.report("pm2 deploy of a commit that cannot start")
+    assert failed.returncode != 0
+    assert "this version is not let live" in failed.stdout
+    assert server.instances() == before
+    assert load.lost == 0

@@ -1,0 +1,1 @@
+"""What `make test-e2e` runs."""

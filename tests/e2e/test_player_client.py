@@ -1,0 +1,234 @@
+"""The player client in a real browser, through a gateway, against the real service."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.e2e.conftest import Visit, launch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Page, Playwright, Route
+
+    from tests.e2e.conftest import Service
+
+
+def start(page: Page, **options: Any) -> None:
+    page.wait_for_function("window.ready")
+    page.evaluate("(options) => window.start(options)", options)
+
+
+def told(page: Page, name: str) -> list[Any]:
+    """Wait until the client has called this back; what it said then."""
+    page.wait_for_function("(name) => window.told.some(([one]) => one === name)", arg=name)
+    said: list[Any] = page.evaluate("(n) => window.told.find(([one]) => one === n).slice(1)", name)
+    return said
+
+
+def wait_until_free(service: Service, viewer: str, *, seconds: float = 10) -> None:
+    """The lease is far longer than this: only a stop can free the slot."""
+    deadline = time.monotonic() + seconds
+    while service.active(viewer):
+        assert time.monotonic() < deadline, "the slot is still taken"
+        time.sleep(0.05)
+
+
+def test_heartbeats_keep_a_stream_alive_beyond_its_lease(
+    visit: Visit, hasty_site: str, hasty_service: Service
+) -> None:
+    page = visit.open(f"{hasty_site}/player", viewer="ann")
+    start(page)
+    [stream] = told(page, "onStarted")
+    page.wait_for_function("window.told.filter(([name]) => name === 'onBeat').length >= 6")
+    [active] = hasty_service.active("ann")
+    assert active["stream_id"] == stream["stream_id"]
+    assert active["expires_at"] > stream["expires_at"]
+    assert visit.complaints == []
+
+
+def test_closing_the_tab_frees_the_slot_by_a_beacon(
+    visit: Visit, site: str, service: Service
+) -> None:
+    page = visit.open(f"{site}/player", viewer="bob")
+    start(page)
+    told(page, "onStarted")
+    assert len(service.active("bob")) == 1
+    page.close()
+    wait_until_free(service, "bob")
+
+
+def test_closing_the_tab_frees_the_slot_where_headers_have_to_be_sent(
+    visit: Visit, site: str, service: Service
+) -> None:
+    page = visit.open(f"{site}/player", viewer="carol")
+    start(page, headers={"X-Player": "test"})
+    told(page, "onStarted")
+    assert len(service.active("carol")) == 1
+    # All connections that a browser has for one site are busy: a plain request would still wait
+    # for one when the page is gone, and go with it.
+    page.evaluate("() => { for (let n = 0; n < 12; n++) fetch(`/hang?${n}`); }")
+    page.close()
+    wait_until_free(service, "carol")
+
+
+def test_going_to_another_page_frees_the_slot(visit: Visit, site: str, service: Service) -> None:
+    page = visit.open(f"{site}/player", viewer="dora")
+    start(page)
+    told(page, "onStarted")
+    page.goto("about:blank")
+    wait_until_free(service, "dora")
+
+
+def test_stop_ends_the_stream(visit: Visit, site: str, service: Service) -> None:
+    page = visit.open(f"{site}/player", viewer="emil")
+    start(page)
+    told(page, "onStarted")
+    page.evaluate("window.playing.stop()")
+    wait_until_free(service, "emil")
+
+
+def test_stopping_while_the_start_is_under_way_leaves_no_stream(
+    visit: Visit, site: str, service: Service
+) -> None:
+    page = visit.open(f"{site}/player", viewer="fred")
+    page.wait_for_function("window.ready")
+    with page.expect_response("**/stop"):
+        page.route("**/streams", _late)
+        start(page)
+        page.evaluate("window.playing.stop()")
+    wait_until_free(service, "fred")
+
+
+def _late(route: Route) -> None:
+    answer = route.fetch()
+    time.sleep(0.3)
+    route.fulfill(response=answer)
+
+
+def test_a_refusal_tells_what_is_playing(visit: Visit, site: str) -> None:
+    page = visit.open(f"{site}/player", viewer="gina")
+    for device in ("TV", "Phone", "Tablet"):
+        start(page, device=device)
+    page.wait_for_function("window.told.length === 3")
+    start(page)
+    [problem] = told(page, "onRefused")
+    assert {stream["device"] for stream in problem["streams"]} == {"TV", "Phone", "Tablet"}
+    assert (problem["active"], problem["limit"]) == (3, 3)
+
+
+def test_a_stream_that_another_one_replaced_is_told_so(
+    visit: Visit, hasty_site: str, hasty_service: Service
+) -> None:
+    page = visit.open(f"{hasty_site}/player", viewer="hans")
+    start(page)
+    [stream] = told(page, "onStarted")
+    body = {"device": "Phone", "replace": stream["stream_id"]}
+    hasty_service.ask("POST", "/streams", "hans", json=body)
+    reason, problem = told(page, "onEnded")
+    assert reason == "replaced"
+    assert problem["replaced_by"]["device"] == "Phone"
+
+
+def test_a_start_whose_answer_was_lost_takes_one_slot(
+    visit: Visit, site: str, service: Service
+) -> None:
+    page = visit.open(f"{site}/player", viewer="ida")
+    keys: list[str | None] = []
+
+    def lose_the_first_answer(route: Route) -> None:
+        keys.append(route.request.headers.get("idempotency-key"))
+        if len(keys) == 1:
+            route.fetch()
+            route.abort()
+        else:
+            route.continue_()
+
+    page.route("**/streams", lose_the_first_answer)
+    start(page)
+    told(page, "onError")
+    told(page, "onStarted")
+    assert len(keys) == 2
+    assert keys[0] == keys[1] is not None
+    assert len(service.active("ida")) == 1
+
+
+def test_a_service_that_is_away_is_asked_again_ever_later(visit: Visit, site: str) -> None:
+    page = visit.open(f"{site}/player", viewer="jack")
+    asked: list[float] = []
+
+    def away_three_times(route: Route) -> None:
+        asked.append(time.monotonic())
+        if len(asked) <= 3:
+            problem = '{"detail":"away"}'
+            route.fulfill(status=503, headers={"Retry-After": "1"}, body=problem)
+        else:
+            route.continue_()
+
+    page.route("**/streams", away_three_times)
+    start(page)
+    told(page, "onStarted")
+    waits = [later - earlier for earlier, later in itertools.pairwise(asked)]
+    assert len(waits) == 3
+    assert waits[0] >= 1
+    assert waits[1] >= 2
+    assert waits[2] >= 4
+
+
+def test_what_cannot_be_mended_by_trying_again_is_not_tried_again(visit: Visit, site: str) -> None:
+    page = visit.open(f"{site}/player", viewer="kate")
+    start(page, device="x" * 201)
+    told(page, "onError")
+    assert page.evaluate("window.told[0][1].final") is True
+    assert page.evaluate("window.playing.over") is True
+
+
+def test_a_device_that_sleeps_past_its_lease_learns_that_it_is_over(
+    playwright: Playwright, hasty_site: str, hasty_service: Service
+) -> None:
+    # A browser of its own: all its processes are stopped, as those of a sleeping device are.
+    others = set(_browser_processes())
+    browser = launch(playwright)
+    try:
+        processes = set(_browser_processes()) - others
+        page = Visit(browser).open(f"{hasty_site}/player", viewer="lena")
+        processes |= set(_browser_processes()) - others
+        start(page)
+        told(page, "onStarted")
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
+        try:
+            wait_until_free(hasty_service, "lena")  # only the lease can end it
+        finally:
+            for process in processes:
+                os.kill(process, signal.SIGCONT)
+        reason, problem = told(page, "onEnded")
+        assert reason == "expired"
+        assert problem["status"] == 410
+        assert page.evaluate("window.playing.over") is True
+    finally:
+        browser.close()
+
+
+def _browser_processes() -> Iterator[int]:
+    """Chromium's processes that descend from this one."""
+    parents: dict[int, int] = {}
+    names: dict[int, str] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            before, _, after = path.read_text().rpartition(") ")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        number, _, name = before.partition(" (")
+        parents[int(number)], names[int(number)] = int(after.split()[1]), name
+    for pid, name in names.items():
+        ancestor = pid
+        while ancestor in parents and ancestor != os.getpid():
+            ancestor = parents[ancestor]
+        if ancestor == os.getpid() and "chrom" in name:
+            yield pid

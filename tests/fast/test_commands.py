@@ -1,0 +1,145 @@
+"""What each request costs the database, and whom it asks: counted on the wire."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from stream_service.admission import OLDEST, Start
+from stream_service.limiter import Limiter
+from stream_service.streams import LimitReachedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from stream_service.store import MongoStore
+    from tests.conftest import Commands
+
+SESSION = "digest-of-a-session"
+LIMIT = 3
+
+
+@pytest.fixture
+async def limiter(commands: Commands, wire_store: MongoStore) -> Limiter:
+    """A limiter whose store is ready, and of whose commands none has been counted."""
+    await wire_store.prepare()
+    commands.sent.clear()
+    return Limiter(wire_store, lease=timedelta(seconds=60))
+
+
+def _filters(name: str, command: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    match name:
+        case "find":
+            yield command["filter"]
+        case "update":
+            yield from (update["q"] for update in command["updates"])
+        case _:
+            raise AssertionError(f"nobody expects {name}")
+
+
+def names_of(commands: Commands, *sessions: str) -> list[str]:
+    """Names of what was sent since the last call, each checked to ask for these sessions alone."""
+    for name, command in commands.sent:
+        asked = set()
+        for where in _filters(name, command):
+            # At the top of the filter, as a shard key has to be for a router to ask one shard.
+            named = where["session"]
+            asked |= set(named["$in"]) if isinstance(named, dict) else {named}
+        assert asked == set(sessions)
+    names = [name for name, _ in commands.sent]
+    commands.sent.clear()
+    return names
+
+
+async def test_a_start_costs_two_commands_that_name_its_session(
+    commands: Commands, limiter: Limiter
+) -> None:
+    for _ in range(LIMIT):
+        await limiter.start(Start(SESSION, LIMIT))
+        assert names_of(commands, SESSION) == ["find", "update"]
+
+
+async def test_a_start_with_a_key_costs_two_commands_and_its_replay_one(
+    commands: Commands, limiter: Limiter
+) -> None:
+    await limiter.start(Start(SESSION, LIMIT, idempotency_key="k"))
+    assert names_of(commands, SESSION) == ["find", "update"]
+
+    await limiter.start(Start(SESSION, LIMIT, idempotency_key="k"))
+    assert names_of(commands, SESSION) == ["find"]
+
+
+async def test_a_refusal_costs_one_command_and_a_replacement_two(
+    commands: Commands, limiter: Limiter
+) -> None:
+    await limiter.start(Start(SESSION, 1))
+    commands.sent.clear()
+
+    with pytest.raises(LimitReachedError):
+        await limiter.start(Start(SESSION, 1))
+    assert names_of(commands, SESSION) == ["find"]
+
+    await limiter.start(Start(SESSION, 1, replace=OLDEST))
+    assert names_of(commands, SESSION) == ["find", "update"]
+
+
+async def test_a_heartbeat_costs_one_command_that_names_its_session(
+    commands: Commands, limiter: Limiter
+) -> None:
+    stream = (await limiter.start(Start(SESSION, LIMIT))).stream
+    commands.sent.clear()
+
+    for _ in range(2):
+        await limiter.heartbeat(SESSION, stream.stream_id)
+        assert names_of(commands, SESSION) == ["update"]
+
+
+async def test_a_heartbeat_at_another_process_costs_one_command_more_the_first_time(
+    commands: Commands, limiter: Limiter, wire_store: MongoStore
+) -> None:
+    stream = (await limiter.start(Start(SESSION, LIMIT))).stream
+    other = Limiter(wire_store, lease=timedelta(seconds=60))
+    commands.sent.clear()
+
+    await other.heartbeat(SESSION, stream.stream_id)
+    assert names_of(commands, SESSION) == ["update", "find"]
+
+    await other.heartbeat(SESSION, stream.stream_id)
+    assert names_of(commands, SESSION) == ["update"]
+
+
+async def test_a_stop_costs_one_command_that_names_its_session(
+    commands: Commands, limiter: Limiter
+) -> None:
+    stream = (await limiter.start(Start(SESSION, LIMIT))).stream
+    commands.sent.clear()
+
+    await limiter.stop(SESSION, stream.stream_id)
+
+    assert names_of(commands, SESSION) == ["update"]
+
+
+async def test_a_list_and_a_look_cost_one_command_that_names_their_session(
+    commands: Commands, limiter: Limiter
+) -> None:
+    stream = (await limiter.start(Start(SESSION, LIMIT))).stream
+    commands.sent.clear()
+
+    await limiter.active(SESSION)
+    assert names_of(commands, SESSION) == ["find"]
+
+    await limiter.get(SESSION, stream.stream_id)
+    assert names_of(commands, SESSION) == ["find"]
+
+
+async def test_starts_of_many_sessions_that_come_at_once_share_two_commands(
+    commands: Commands, limiter: Limiter
+) -> None:
+    sessions = [f"s{n}" for n in range(20)]
+
+    await asyncio.gather(*(limiter.start(Start(session, LIMIT)) for session in sessions))
+
+    assert names_of(commands, *sessions) == ["find", "update"]

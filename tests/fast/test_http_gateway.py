@@ -1,0 +1,137 @@
+"""What a trusted gateway says: its token, and the limit of a viewer's plan."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.http_api import Api, open_api
+
+if TYPE_CHECKING:
+    from pytest_aiohttp.plugin import AiohttpClient
+
+    from stream_service.store import MongoStore
+
+PLAN = "X-Plan-Streams"
+
+
+@pytest.fixture
+async def planned(aiohttp_client: AiohttpClient, double_store: MongoStore) -> Api:
+    return await open_api(aiohttp_client, double_store, stream_limit_header=PLAN)
+
+
+async def test_the_limit_is_that_of_the_settings_by_default(
+    aiohttp_client: AiohttpClient, double_store: MongoStore
+) -> None:
+    api = await open_api(aiohttp_client, double_store, stream_limit=1)
+    assert (await api.started())["limit"] == 1
+    assert (await api.start()).status == 409
+    refused = await api.ask("GET", "/watch", headers={PLAN: "5"})
+    assert (refused.status, refused.body["limit"]) == (401, 1)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5])
+async def test_the_header_of_a_plan_sets_the_limit_of_its_viewer(planned: Api, limit: int) -> None:
+    headers = {PLAN: str(limit)}
+    for count in range(1, limit + 1):
+        answer = await planned.ask("POST", "/streams", headers=headers)
+        assert (answer.status, answer.body["active"]) == (201, count)
+        assert answer.body["limit"] == limit
+    refused = await planned.ask("POST", "/streams", headers=headers)
+    assert (refused.status, refused.body["limit"]) == (409, limit)
+    assert (await planned.ask("GET", "/watch", headers=headers)).status == 401
+    assert (await planned.ask("GET", "/streams", headers=headers)).body["limit"] == limit
+
+
+async def test_a_plan_may_have_a_hundred_streams(planned: Api) -> None:
+    for _ in range(99):
+        await planned.ask("POST", "/streams", headers={PLAN: "100"})
+    last = await planned.ask("POST", "/streams", headers={PLAN: "100"})
+    assert (last.status, last.body["active"]) == (201, 100)
+    assert (await planned.ask("POST", "/streams", headers={PLAN: "100"})).status == 409
+    beat = await planned.ask("POST", f"/streams/{last.body['stream_id']}/heartbeat")
+    assert beat.status == 200
+
+
+async def test_a_viewer_without_a_plan_has_the_limit_of_the_settings(planned: Api) -> None:
+    assert (await planned.started())["limit"] == 3
+
+
+async def test_a_lowered_plan_refuses_without_ending_what_plays(planned: Api) -> None:
+    for _ in range(3):
+        await planned.started()
+    refused = await planned.ask("POST", "/streams", headers={PLAN: "2"})
+    assert (refused.status, refused.body["limit"], refused.body["active"]) == (409, 2, 3)
+    assert len(await planned.playing()) == 3
+
+
+@pytest.mark.parametrize("value", ["0", "101", "abc", "", "-1", "+3", "3.0", "9" * 200, "٣"])
+@pytest.mark.parametrize(("method", "path"), [("GET", "/watch"), ("POST", "/streams")])
+async def test_a_plan_that_is_no_whole_number_from_1_to_100_is_refused(
+    planned: Api, method: str, path: str, value: str
+) -> None:
+    refused = await planned.ask(method, path, headers={PLAN: value})
+    assert (refused.status, refused.body["field"]) == (400, PLAN)
+    assert await planned.playing() == []
+
+
+async def test_two_plans_are_refused(planned: Api) -> None:
+    refused = await planned.ask("GET", "/watch", headers=[(PLAN, "3"), (PLAN, "9")])
+    assert (refused.status, refused.body["field"]) == (400, PLAN)
+    assert await planned.playing() == []
+
+
+@pytest.fixture
+async def guarded(aiohttp_client: AiohttpClient, double_store: MongoStore) -> Api:
+    return await open_api(aiohttp_client, double_store, gateway_tokens=("new", "old"))
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer wrong",
+        "Bearer ne",
+        "Bearer new,old",
+        "new",
+        "Basic new",
+    ],
+)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/watch"),
+        ("POST", "/streams"),
+        ("GET", "/streams"),
+        ("GET", "/nowhere"),
+        ("GET", "/health/else"),
+        ("PUT", "/watch"),
+    ],
+)
+async def test_nothing_is_done_or_told_without_the_token(
+    guarded: Api, method: str, path: str, authorization: str | None
+) -> None:
+    headers = {} if authorization is None else {"Authorization": authorization}
+    refused = await guarded.ask(method, path, headers=headers)
+    assert refused.status == 401
+    assert refused.headers["WWW-Authenticate"].startswith("Bearer")
+    assert refused.body["type"].endswith(":unauthorized")
+    seen = await guarded.ask("GET", "/streams", headers={"Authorization": "Bearer new"})
+    assert seen.body["streams"] == []
+
+
+@pytest.mark.parametrize("token", ["new", "old"])
+async def test_each_token_lets_its_gateway_in_while_one_is_rotated_out(
+    guarded: Api, token: str
+) -> None:
+    headers = {"Authorization": f"Bearer {token}"}
+    assert (await guarded.ask("GET", "/watch", headers=headers)).status == 200
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/live"])
+async def test_health_needs_no_token(guarded: Api, path: str) -> None:
+    assert (await guarded.ask("GET", path, session=None)).status == 200

@@ -1,0 +1,291 @@
+"""The lifecycle of a stream over HTTP: every route, with every answer it can give."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.http_api import Api, open_api
+
+if TYPE_CHECKING:
+    from pytest_aiohttp.plugin import AiohttpClient
+
+    from stream_service.store import MongoStore
+
+UNKNOWN = "0-AAAAAAAAAAAAAAAAAAAAAA"
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+OF_A_STREAM = {"stream_id", "device", "content", "started_at", "expires_at"}
+OF_A_BEAT = OF_A_STREAM | {"heartbeat_in"}
+OF_A_START = OF_A_BEAT | {"active", "limit"}
+
+
+@pytest.fixture
+async def api(aiohttp_client: AiohttpClient, store: MongoStore) -> Api:
+    return await open_api(aiohttp_client, store)
+
+
+def _path(stream: Any, verb: str = "") -> str:
+    path = f"/streams/{stream['stream_id']}"
+    return f"{path}/{verb}" if verb else path
+
+
+def _as_listed(stream: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in stream.items() if name in OF_A_STREAM}
+
+
+async def test_the_walk_of_the_first_version_answers_as_it_did(api: Api) -> None:
+    answers = [await api.ask("GET", "/watch", session=None)]
+    answers += [await api.ask("GET", "/watch") for _ in range(4)]
+    assert [answer.status for answer in answers] == [400, 200, 200, 200, 401]
+    assert [set(answer.body) for answer in answers[1:4]] == [OF_A_START] * 3
+    assert [answer.body["active"] for answer in answers[1:4]] == [1, 2, 3]
+    refused = answers[4].body
+    assert (refused["limit"], refused["active"]) == (3, 3)
+    assert refused["streams"] == [_as_listed(answer.body) for answer in answers[1:4]]
+
+
+async def test_a_start_answers_with_its_stream_and_where_it_is(api: Api) -> None:
+    answer = await api.start(device="Living-room TV", content="Episode 7")
+    assert answer.status == 201
+    assert set(answer.body) == OF_A_START
+    assert (answer.body["device"], answer.body["content"]) == ("Living-room TV", "Episode 7")
+    assert (answer.body["active"], answer.body["limit"]) == (1, 3)
+    assert TIME.fullmatch(answer.body["started_at"])
+    assert TIME.fullmatch(answer.body["expires_at"])
+    shown = await api.ask("GET", answer.headers["Location"])
+    assert shown.status == 200
+    assert shown.body == _as_listed(answer.body)
+
+
+async def test_a_start_needs_no_body(api: Api) -> None:
+    answer = await api.ask("POST", "/streams")
+    assert answer.status == 201
+    assert (answer.body["device"], answer.body["content"]) == (None, None)
+
+
+async def test_a_start_beyond_the_limit_is_refused_with_what_is_playing(api: Api) -> None:
+    streams = [await api.started(device=f"TV {number}") for number in range(3)]
+    refused = await api.start(device="phone")
+    assert refused.status == 409
+    assert (refused.body["limit"], refused.body["active"]) == (3, 3)
+    assert refused.body["streams"] == [_as_listed(stream) for stream in streams]
+    assert await api.playing() == refused.body["streams"]
+
+
+async def test_each_session_has_a_limit_of_its_own(api: Api) -> None:
+    for _ in range(3):
+        await api.started(session="one")
+    assert (await api.start(session="another")).status == 201
+    assert len(await api.playing(session="one")) == 3
+    assert len(await api.playing(session="another")) == 1
+
+
+async def test_a_replayed_start_gets_the_same_stream_and_no_second_slot(api: Api) -> None:
+    first = await api.start(key="k1", device="TV")
+    replay = await api.start(key="k1", device="TV")
+    assert (first.status, replay.status) == (201, 200)
+    assert replay.headers["Location"] == first.headers["Location"]
+    assert _as_listed(replay.body) == _as_listed(first.body)
+    assert len(await api.playing()) == 1
+    assert (await api.start(key="k2")).status == 201
+    assert (await api.start(key="k1", session="another")).status == 201
+
+
+async def test_a_replay_at_the_limit_is_no_refusal(api: Api) -> None:
+    first = await api.start(key="k1")
+    for _ in range(2):
+        await api.started()
+    replay = await api.start(key="k1")
+    assert replay.status == 200
+    assert replay.body["stream_id"] == first.body["stream_id"]
+    assert replay.body["active"] == 3
+
+
+async def test_the_list_holds_the_active_streams_oldest_first(api: Api) -> None:
+    assert (await api.ask("GET", "/streams")).body == {"streams": [], "active": 0, "limit": 3}
+    first = await api.started()
+    api.clock.move_on(1)
+    second = await api.started()
+    assert await api.playing() == [_as_listed(first), _as_listed(second)]
+    api.clock.move_on(59.5)
+    assert await api.playing() == [_as_listed(second)]
+
+
+async def test_an_unknown_stream_is_not_found_on_every_route(api: Api) -> None:
+    for method, path in (
+        ("GET", f"/streams/{UNKNOWN}"),
+        ("DELETE", f"/streams/{UNKNOWN}"),
+        ("POST", f"/streams/{UNKNOWN}/stop"),
+        ("POST", f"/streams/{UNKNOWN}/heartbeat"),
+    ):
+        assert (await api.ask(method, path)).status == 404
+
+
+async def test_a_heartbeat_renews_the_lease_for_its_whole_length(api: Api) -> None:
+    stream = await api.started(device="TV")
+    for _ in range(3):
+        api.clock.move_on(59)
+        beat = await api.ask("POST", _path(stream, "heartbeat"))
+        assert beat.status == 200
+        assert set(beat.body) == OF_A_BEAT
+        assert beat.body["device"] == "TV"
+        assert beat.body["started_at"] == stream["started_at"]
+    assert (await api.ask("GET", _path(stream))).body == _as_listed(beat.body)
+    api.clock.move_on(59.999)
+    assert await api.playing() == [_as_listed(beat.body)]
+    api.clock.move_on(0.001)
+    assert await api.playing() == []
+
+
+@pytest.mark.parametrize("lease", [9, 60])
+async def test_the_next_heartbeat_is_wanted_after_a_third_of_the_lease_with_jitter(
+    aiohttp_client: AiohttpClient, double_store: MongoStore, lease: int
+) -> None:
+    api = await open_api(aiohttp_client, double_store, stream_ttl_seconds=lease)
+    stream = await api.started()
+    wanted = [stream["heartbeat_in"]]
+    wanted += [(await api.ask("GET", "/watch")).body["heartbeat_in"]]
+    for _ in range(20):
+        wanted.append((await api.ask("POST", _path(stream, "heartbeat"))).body["heartbeat_in"])
+    assert all(lease / 3 * 0.9 <= seconds <= lease / 3 * 1.1 for seconds in wanted)
+    assert len(set(wanted)) > 1
+
+
+@pytest.mark.parametrize(("method", "verb"), [("DELETE", ""), ("POST", "stop")])
+async def test_a_stop_frees_the_slot_and_can_be_said_twice(
+    api: Api, method: str, verb: str
+) -> None:
+    streams = [await api.started() for _ in range(3)]
+    for _ in range(2):
+        stopped = await api.ask(method, _path(streams[1], verb))
+        assert (stopped.status, stopped.raw) == (204, b"")
+    assert await api.playing() == [_as_listed(streams[0]), _as_listed(streams[2])]
+    assert (await api.start()).status == 201
+    assert (await api.start()).status == 409
+
+
+async def _ended(api: Api, stream: Any) -> Any:
+    """What a heartbeat and a look at an ended stream say, which is the same."""
+    beat = await api.ask("POST", _path(stream, "heartbeat"))
+    shown = await api.ask("GET", _path(stream))
+    assert (beat.status, shown.status) == (410, 410)
+    assert beat.body == shown.body
+    return beat.body
+
+
+async def test_a_stopped_stream_says_so_and_stays_stopped(api: Api) -> None:
+    stream = await api.started()
+    await api.ask("DELETE", _path(stream))
+    told = await _ended(api, stream)
+    assert told["reason"] == "stopped"
+    assert "replaced_by" not in told
+    assert await api.playing() == []
+
+
+async def test_a_stream_without_heartbeats_has_expired_and_a_late_one_does_not_revive_it(
+    api: Api,
+) -> None:
+    stream = await api.started()
+    api.clock.move_on(60)
+    told = await _ended(api, stream)
+    assert told["reason"] == "expired"
+    assert "replaced_by" not in told
+    assert await api.playing() == []
+    assert (await api.ask("DELETE", _path(stream))).status == 204
+    assert (await _ended(api, stream))["reason"] == "expired"
+
+
+async def test_a_replaced_stream_says_by_which_device_and_when(api: Api) -> None:
+    stream = await api.started(device="TV")
+    api.clock.move_on(5)
+    successor = await api.started(device="phone", replace=stream["stream_id"])
+    told = await _ended(api, stream)
+    assert told["reason"] == "replaced"
+    assert told["replaced_by"] == {"device": "phone", "started_at": successor["started_at"]}
+    assert (await api.ask("DELETE", _path(stream))).status == 204
+    assert await api.playing() == [_as_listed(successor)]
+
+
+async def test_a_slot_that_is_used_again_has_forgotten_its_former_stream(api: Api) -> None:
+    stream = await api.started()
+    await api.ask("DELETE", _path(stream))
+    await api.started()
+    assert (await api.ask("POST", _path(stream, "heartbeat"))).status == 404
+
+
+async def test_a_named_stream_is_replaced_at_the_limit_and_below_it(api: Api) -> None:
+    streams = [await api.started()]
+    for count in (1, 2, 3):
+        streams[0] = await api.started(replace=streams[0]["stream_id"])
+        assert streams[0]["active"] == count
+        if count < 3:
+            streams.append(await api.started())
+    assert {stream["stream_id"] for stream in await api.playing()} == {
+        stream["stream_id"] for stream in streams
+    }
+
+
+async def test_oldest_replaces_the_stream_that_started_first_and_only_at_the_limit(
+    api: Api,
+) -> None:
+    streams = []
+    for _ in range(3):
+        streams.append(await api.started(replace="oldest"))
+        api.clock.move_on(1)
+    await api.ask("POST", _path(streams[0], "heartbeat"))
+    assert len(await api.playing()) == 3
+    successor = await api.started(replace="oldest")
+    assert await api.playing() == [_as_listed(s) for s in (*streams[1:], successor)]
+    assert (await _ended(api, streams[0]))["reason"] == "replaced"
+
+
+async def test_stalest_replaces_the_stream_that_has_gone_longest_without_a_heartbeat(
+    api: Api,
+) -> None:
+    streams = []
+    for _ in range(3):
+        streams.append(await api.started(replace="stalest"))
+        api.clock.move_on(1)
+    await api.ask("POST", _path(streams[0], "heartbeat"))
+    await api.started(replace="stalest")
+    assert (await _ended(api, streams[1]))["reason"] == "replaced"
+    left = {stream["stream_id"] for stream in await api.playing()}
+    assert {streams[0]["stream_id"], streams[2]["stream_id"]} < left
+
+
+async def test_starts_that_race_over_http_are_admitted_up_to_the_limit(api: Api) -> None:
+    answers = await asyncio.gather(*(api.start() for _ in range(20)))
+    assert sorted(answer.status for answer in answers) == [201] * 3 + [409] * 17
+    assert len(await api.playing()) == 3
+
+
+async def test_the_session_is_echoed_on_answers_and_refusals(api: Api) -> None:
+    for method, path, status in (
+        ("GET", "/watch", 200),
+        ("POST", "/streams", 201),
+        ("GET", "/streams", 200),
+        ("GET", f"/streams/{UNKNOWN}", 404),
+        ("GET", "/watch", 200),
+        ("GET", "/watch", 401),
+        ("POST", "/streams", 409),
+    ):
+        answer = await api.ask(method, path, session="a viewer")
+        assert answer.status == status
+        assert answer.headers["Session-Id"] == "a viewer"
+    unnamed = await api.ask("GET", "/watch", session=None)
+    assert "Session-Id" not in unnamed.headers
+
+
+async def test_a_request_id_of_the_gateway_is_kept_and_another_one_made_for_a_bad_one(
+    api: Api,
+) -> None:
+    given = await api.ask("GET", "/health", headers={"X-Request-Id": "req-1.A_z"})
+    assert given.headers["X-Request-Id"] == "req-1.A_z"
+    bad = ("a b", "a" * 65, "é", "", "a;b")
+    answers = [await api.ask("GET", "/health", headers={"X-Request-Id": id_}) for id_ in bad]
+    made = {answer.headers["X-Request-Id"] for answer in answers}
+    assert len(made) == len(bad)
+    assert all(re.fullmatch(r"[0-9a-f-]+", id_) for id_ in made)

@@ -1,0 +1,405 @@
+"""The document and the code, held to each other in both directions."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import itertools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from aiohttp import web
+from jsonschema import Draft202012Validator, FormatChecker
+from openapi_spec_validator import validate
+
+import stream_service
+from stream_service.api import inputs
+from stream_service.api.openapi import openapi_document
+from stream_service.api.problems import CONTENT_TYPE, TYPE_PREFIX
+from stream_service.app import create_app
+from stream_service.settings import Settings
+from stream_service.streams import StoreUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+    from aiohttp import ClientResponse
+    from aiohttp.test_utils import TestClient
+    from aiohttp.typedefs import Handler, Middleware
+    from pytest_aiohttp.plugin import AiohttpClient
+
+    from stream_service.store import MongoStore
+
+    Client = TestClient[web.Request, web.Application]
+
+SESSION = {"Session-Id": "viewer"}
+TOKEN = "a-token"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+PLAIN = Settings()
+FULL = Settings(gateway_tokens=(TOKEN,), stream_limit_header="X-Stream-Limit")
+# HTTP's own, the echo on a problem that came before or after the session was found valid, and what
+# browsers are told about pages.
+UNDOCUMENTED_HEADERS = {
+    *("content-type", "content-length", "date", "server", "connection", "session-id"),
+    *("content-security-policy", "x-content-type-options", "referrer-policy"),
+}
+METHODS = {"get", "post", "put", "patch", "delete", "options", "head", "propfind"}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One documented operation."""
+
+    path: str
+    method: str
+    answers: dict[str, dict[str, Any]]
+
+
+def operations(document: dict[str, Any]) -> dict[str, Operation]:
+    return {
+        operation["operationId"]: Operation(path, method, operation["responses"])
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+    }
+
+
+def documented_answers(settings: Settings) -> Iterator[tuple[str, int, str]]:
+    """Operation, status, and kind of problem, or "" for an answer that is none."""
+    for name, operation in operations(openapi_document(settings)).items():
+        for status, answer in operation.answers.items():
+            content = answer.get("content", {})
+            kinds = content.get(CONTENT_TYPE, {}).get("examples", {"": None})
+            yield from ((name, int(status), kind) for kind in kinds)
+
+
+class Judge:
+    """Compares answers with a document; a member or header that is not in it is an error."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self.document = document
+        self.operations = operations(document)
+        self.schemas = _closed(document["components"])
+
+    async def judge(self, name: str, response: ClientResponse) -> tuple[int, str]:
+        answers = self.operations[name].answers
+        assert str(response.status) in answers, await response.text()
+        answer = answers[str(response.status)]
+        kind = await self._judge_content(answer, response)
+        promised = {
+            header: self.document["components"]["headers"][header] for header in answer["headers"]
+        }
+        for header, about in promised.items():
+            assert header in response.headers or not about.get("required"), header
+        named = {header.lower() for header in promised} | UNDOCUMENTED_HEADERS
+        assert {header.lower() for header in response.headers} <= named
+        return response.status, kind
+
+    async def _judge_content(self, answer: dict[str, Any], response: ClientResponse) -> str:
+        if "content" not in answer:
+            assert await response.read() == b""
+            return ""
+        assert response.content_type in answer["content"]
+        schema = answer["content"][response.content_type]["schema"]
+        if "json" not in response.content_type:
+            assert await response.text()
+            return ""
+        body = await response.json(content_type=response.content_type)
+        self.validate(schema, body)
+        if response.content_type != CONTENT_TYPE:
+            return ""
+        assert body["status"] == response.status
+        kind: str = body["type"].removeprefix(TYPE_PREFIX)
+        return kind
+
+    def validate(self, schema: dict[str, Any], body: object) -> None:
+        whole = {**_closed(schema), "components": self.schemas}
+        Draft202012Validator(whole, format_checker=FormatChecker()).validate(body)
+
+
+def _closed(schema: Any) -> Any:
+    """The same with every object closed: an answer may have no member that is not documented."""
+    if isinstance(schema, list):
+        return [_closed(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {name: _closed(part) for name, part in schema.items()}
+    if schema.get("type") == "object" and "properties" in schema:
+        closed["additionalProperties"] = False
+    return closed
+
+
+class Service:
+    """A running service to be asked."""
+
+    def __init__(self, client: Client, settings: Settings) -> None:
+        self.client = client
+        self.operations = operations(openapi_document(settings))
+
+    async def ask(
+        self,
+        name: str,
+        stream_id: str = "0-" + "a" * 22,
+        *,
+        without: str = "",
+        file: str = "icon.svg",
+        **how: Any,
+    ) -> ClientResponse:
+        """Ask what the operation's name says, as a gateway would, but for one header."""
+        operation = self.operations[name]
+        path = operation.path.format(stream_id=stream_id, file=file)
+        headers = {**BEARER, **SESSION, **how.pop("headers", {})}
+        headers.pop(without, None)
+        return await self.client.request(operation.method, path, headers=headers, **how)
+
+    async def start(self, **body: Any) -> str:
+        response = await self.ask("startStream", json=body)
+        stream_id: str = (await response.json())["stream_id"]
+        return stream_id
+
+    async def fill(self) -> None:
+        for _ in range(3):
+            await self.start()
+
+    async def stopped(self) -> str:
+        stream_id = await self.start()
+        await self.ask("deleteStream", stream_id)
+        return stream_id
+
+
+class AwayStore:
+    """A store that never answers."""
+
+    def __getattr__(self, verb: str) -> Callable[..., Awaitable[None]]:
+        async def away(*_: object) -> None:
+            raise StoreUnavailableError("away")
+
+        return away
+
+
+@web.middleware
+async def _bug(request: web.Request, handler: Handler) -> web.StreamResponse:  # noqa: ARG001
+    raise LookupError
+
+
+@pytest.fixture
+async def serve(
+    aiohttp_client: AiohttpClient, double_store: MongoStore
+) -> Callable[..., Awaitable[Service]]:
+    """Makes a service; one with a bug in every handler, or one whose store is away, if wanted."""
+
+    async def make(settings: Settings, *, bug: bool = False, away: bool = False) -> Service:
+        store: Any = AwayStore() if away else double_store
+        app = create_app(settings, store=store)
+        if bug:
+            app.middlewares.append(cast("Middleware", _bug))
+        return Service(await aiohttp_client(app), settings)
+
+    return make
+
+
+async def _given(service: Service, name: str, status: int, kind: str) -> ClientResponse:  # noqa: C901, PLR0911 - a table
+    """Bring a documented answer about."""
+    match name, status, kind:
+        case _, 401, "unauthorized":
+            return await service.ask(name, without="Authorization")
+        case _, 400, "no-session":
+            return await service.ask(name, without="Session-Id")
+        case _, 400, "invalid-request":
+            return await service.ask(name, headers={"Session-Id": "x" * 257})
+        case "startStream", 200, _:
+            key = {"Idempotency-Key": "one"}
+            await service.ask(name, headers=key)
+            return await service.ask(name, headers=key)
+        case "startStream", 408, _:
+            return await service.ask(name, data=_never_ending())
+        case "startStream", 413, _:
+            return await service.ask(name, data=b" " * (inputs.MAX_BODY_BYTES + 1))
+        case "startStream", 415, _:
+            return await service.ask(name, data="device=TV", headers={"Content-Type": "text/xml"})
+        case _, _, "limit-reached":
+            await service.fill()
+            return await service.ask(name)
+        case _, 410, _:
+            return await service.ask(name, await service.stopped())
+        case "getStream" | "deleteStream" | "stopStream" | "heartbeat", 200 | 204, _:
+            return await service.ask(name, await service.start(device="TV"))
+        case "staticFile", 404, _:
+            return await service.ask(name, file="../app.py")
+        case _:
+            return await service.ask(name)
+
+
+async def _never_ending() -> AsyncIterator[bytes]:
+    yield b"{"
+    await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize("settings", [PLAIN, FULL], ids=["plain", "full"])
+def test_the_document_is_valid_openapi(settings: Settings) -> None:
+    validate(openapi_document(settings))
+
+
+@pytest.mark.parametrize("settings", [PLAIN, FULL], ids=["plain", "full"])
+def test_every_example_is_what_its_schema_says(settings: Settings) -> None:
+    document = openapi_document(settings)
+    judge, checked = Judge(document), 0
+    for operation in itertools.chain(*(item.values() for item in document["paths"].values())):
+        for part in [operation.get("requestBody", {}), *operation["responses"].values()]:
+            for media in part.get("content", {}).values():
+                examples = [example["value"] for example in media.get("examples", {}).values()]
+                examples += [media["example"]] if "example" in media else []
+                for example in examples:
+                    judge.validate(media["schema"], example)
+                    checked += 1
+    assert checked > 50
+
+
+@pytest.mark.parametrize("settings", [PLAIN, FULL], ids=["plain", "full"])
+async def test_routes_and_documented_operations_are_the_same(
+    serve: Callable[..., Awaitable[Service]], settings: Settings
+) -> None:
+    service = await serve(settings)
+    router = service.client.app.router
+    routes = {
+        (route.method.lower(), route.resource.canonical)
+        for route in router.routes()
+        if route.resource is not None and route.method != "HEAD"
+    }
+    assert routes == {(one.method, one.path) for one in service.operations.values()}
+
+
+def test_problems_in_the_code_and_in_the_document_are_the_same() -> None:
+    in_code: set[str] = set()
+    for path in Path(stream_service.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Problem":
+                in_code.update(
+                    argument.value
+                    for argument in node.args[1:2]
+                    if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
+                )
+    # What the framework raises by itself gets its kind from the status.
+    in_code |= {"not-found", "method-not-allowed", "content-too-large"}
+    documented = {
+        schema["properties"]["type"]["const"].removeprefix(TYPE_PREFIX)
+        for name, schema in openapi_document(FULL)["components"]["schemas"].items()
+        if name.endswith("Problem")
+    }
+    assert documented == in_code
+
+
+@pytest.mark.parametrize(("name", "status", "kind"), list(documented_answers(FULL)))
+async def test_every_documented_answer_is_given(
+    serve: Callable[..., Awaitable[Service]],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    status: int,
+    kind: str,
+) -> None:
+    monkeypatch.setattr(inputs, "BODY_DEADLINE_SECONDS", 0.05)
+    service = await serve(FULL, bug=kind == "internal-error", away=status == 503)
+    response = await _given(service, name, status, kind)
+    judge = Judge(openapi_document(FULL))
+    assert await judge.judge(name, response) == (status, kind)
+
+
+SESSIONS: list[dict[str, str]] = [
+    {"Session-Id": "a"},
+    {"Session-Id": "b"},
+    {"Session-Id": ""},
+    {"Session-Id": "x" * 257},
+    {"Session-Id": "caf\xe9"},
+    {},
+]
+EXTRAS: list[dict[str, str]] = [
+    {},
+    {"X-Stream-Limit": "1"},
+    {"X-Stream-Limit": "0"},
+    {"X-Stream-Limit": "nine"},
+    {"Idempotency-Key": "k"},
+    {"Idempotency-Key": ""},
+    {"Content-Type": "application/json; charset=utf-16"},
+    {"Content-Type": "text/plain"},
+    {"Content-Type": "application/json; charset=nonsense"},
+]
+BODIES: list[bytes | None] = [
+    None,
+    b"{}",
+    b"[]",
+    b"null",
+    b"{",
+    b"\xff",
+    b'{"device":1}',
+    b'{"device":"TV","content":null}',
+    b'{"replace":"oldest"}',
+    b'{"replace":"stalest"}',
+    b'{"replace":"eldest"}',
+    b'{"replace":"0-aaaaaaaaaaaaaaaaaaaaaa"}',
+    b'{"nonsense":1}',
+    b'{"device":NaN}',
+    b'{"device":"\\ud800"}',
+    b" " * 20_000,
+]
+
+
+async def test_whatever_is_asked_the_answer_is_documented(
+    serve: Callable[..., Awaitable[Service]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, "BODY_DEADLINE_SECONDS", 0.05)
+    service = await serve(FULL)
+    judge = Judge(openapi_document(FULL))
+    response = await service.ask("startStream", data=_never_ending())
+    seen = {("startStream", (await judge.judge("startStream", response))[0])}
+    for name in service.operations:
+        bodies = BODIES if name == "startStream" else [None, b"{", b"x" * 20_000]
+        for session, extra, body in itertools.product(SESSIONS, EXTRAS, bodies):
+            headers = {"Content-Type": "application/json", **session, **extra}
+            without = "" if session else "Session-Id"
+            for stream_id in ("0-" + "a" * 22, "%2e%2e") if "Id" in session else ("x",):
+                response = await service.ask(
+                    name, stream_id, headers=headers, without=without, data=body
+                )
+                seen.add((name, (await judge.judge(name, response))[0]))
+    assert {("startStream", status) for status in (200, 201, 400, 408, 409, 413, 415)} <= seen
+
+
+async def test_other_methods_and_paths_are_problems_of_the_documented_shape(
+    serve: Callable[..., Awaitable[Service]],
+) -> None:
+    service = await serve(PLAIN)
+    document = openapi_document(PLAIN)
+    judge = Judge(document)
+    for template, item in document["paths"].items():
+        path = template.format(stream_id="any", file="any")
+        headed = {"head"} if "get" in item and template != "/watch" else set()
+        for method in METHODS - item.keys() - headed:
+            response = await service.client.request(method, path, headers=SESSION)
+            assert response.status == 405
+            assert set(response.headers["Allow"].lower().split(",")) - {"head"} == item.keys()
+            if method != "head":
+                body = await response.json(content_type=CONTENT_TYPE)
+                judge.validate({"$ref": "#/components/schemas/MethodNotAllowedProblem"}, body)
+        response = await service.client.get(path + "/", headers=SESSION)
+        body = await response.json(content_type=CONTENT_TYPE)
+        judge.validate({"$ref": "#/components/schemas/NotFoundProblem"}, body)
+
+
+async def test_the_document_is_served_and_names_the_version(
+    serve: Callable[..., Awaitable[Service]],
+) -> None:
+    service = await serve(PLAIN)
+    served = json.loads(await (await service.ask("openapi")).read())
+    assert served == openapi_document(PLAIN)
+    assert served["info"]["version"] == stream_service.__version__
+
+
+def test_the_token_and_the_limit_header_are_documented_where_they_are_configured() -> None:
+    plain, full = openapi_document(PLAIN), openapi_document(FULL)
+    assert "security" not in plain
+    assert full["security"] == [{"gateway": []}]
+    assert full["paths"]["/health"]["get"]["security"] == []
+    assert "X-Stream-Limit" not in json.dumps(plain)
+    assert full["components"]["parameters"]["Limit"]["name"] == "X-Stream-Limit"

@@ -1,0 +1,148 @@
+"""The pages: who may see them, what they may load, and that the console can be left out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from aiohttp import ClientSession, TCPConnector
+
+from stream_service.app import create_app
+from stream_service.settings import Settings, SettingsError
+from stream_service.streams import utc_now
+from stream_service.telemetry.recent_problems import SHOWN, RecentProblems
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_aiohttp.plugin import AiohttpClient
+
+    from stream_service.store import MongoStore
+
+PAGES = ("/docs", "/console", "/console/state", "/metrics", "/client.js", "/openapi.json")
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/static/console.js"])
+async def test_where_there_is_a_token_every_page_needs_it(
+    aiohttp_client: AiohttpClient, double_store: MongoStore, path: str
+) -> None:
+    client = await aiohttp_client(create_app(Settings(gateway_tokens=("t",)), store=double_store))
+    assert (await client.get(path)).status == 401
+    assert (await client.get(path, headers={"Authorization": "Bearer t"})).status == 200
+
+
+async def test_the_console_can_be_left_out(
+    aiohttp_client: AiohttpClient, double_store: MongoStore
+) -> None:
+    settings = Settings.from_environment({"CONSOLE": "0"})
+    client = await aiohttp_client(create_app(settings, store=double_store))
+    assert (await client.get("/console")).status == 404
+    assert (await client.get("/console/state")).status == 404
+    assert (await client.get("/docs")).status == 200
+    assert "/console" not in (await (await client.get("/openapi.json")).json())["paths"]
+
+
+def test_the_console_is_there_by_default_and_takes_no_other_word() -> None:
+    assert Settings.from_environment({}).console
+    with pytest.raises(SettingsError, match="CONSOLE"):
+        Settings.from_environment({"CONSOLE": "off"})
+
+
+@pytest.mark.parametrize("path", ["/docs", "/console"])
+async def test_pages_run_no_script_but_the_services_own_and_cannot_be_framed(
+    aiohttp_client: AiohttpClient, double_store: MongoStore, path: str
+) -> None:
+    client = await aiohttp_client(create_app(Settings(), store=double_store))
+    response = await client.get(path)
+    policy = response.headers["Content-Security-Policy"]
+    assert "default-src 'self'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    page = await response.text()
+    assert "http://" not in page
+    assert "https://" not in page
+    assert " style=" not in page
+
+
+async def test_files_beside_those_of_the_pages_are_not_served(
+    aiohttp_client: AiohttpClient, double_store: MongoStore
+) -> None:
+    client = await aiohttp_client(create_app(Settings(), store=double_store))
+    for name in ("..%2fapp.py", "%2e%2e/app.py", "docs.html", "swagger-ui.LICENSE.txt", ""):
+        assert (await client.get(f"/static/{name}")).status == 404
+
+
+def test_the_player_client_stays_small() -> None:
+    source = (create_app.__globals__["__file__"]).replace("app.py", "pages/static/stream-client.js")
+    with open(source, encoding="utf-8") as file:  # noqa: PTH123
+        lines = file.read().splitlines()
+    assert len(lines) < 150
+    assert not any(line.startswith("import ") for line in lines)
+
+
+def test_recent_problems_are_kinds_with_their_last_time_first() -> None:
+    recent = RecentProblems(utc_now)
+    for number in range(2 * SHOWN):
+        recent.add(404, f"kind-{number}", "GET", "/streams")
+    recent.add(404, "kind-0", "GET", "/streams")
+    last = recent.last()
+    assert len(last) == SHOWN
+    assert (last[0].kind, last[0].count) == ("kind-0", 2)
+    assert last[1].kind == f"kind-{2 * SHOWN - 1}"
+
+
+def test_of_a_request_that_no_route_took_not_even_the_method_is_kept() -> None:
+    recent = RecentProblems(utc_now)
+    recent.add(404, "not-found", "CHOSEN", None)
+    [problem] = recent.last()
+    assert problem.method is None
+
+
+async def test_processes_that_share_a_port_and_a_directory_tell_the_sum(
+    mongo_url: str, database: str, tmp_path: Path, unused_tcp_port: int
+) -> None:
+    environment = {
+        **os.environ,
+        "MONGO_URL": mongo_url,
+        "MONGO_DB": database,
+        "LOG_LEVEL": "INFO",
+        "PORT": str(unused_tcp_port),
+        "REUSE_PORT": "1",
+        "PROMETHEUS_MULTIPROC_DIR": str(tmp_path),
+    }
+    processes = [
+        await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "stream_service"),
+            env=environment,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        for _ in range(2)
+    ]
+    try:
+        for process in processes:
+            assert process.stderr is not None
+            while b'"serving"' not in await process.stderr.readline():
+                assert process.returncode is None
+        url = f"http://127.0.0.1:{unused_tcp_port}"
+        seen = set()
+        # Each on a connection of its own, which the kernel gives to one process or the other.
+        async with ClientSession(connector=TCPConnector(force_close=True)) as client:
+            for number in range(60):
+                headers = {"Session-Id": str(number)}
+                await (await client.post(f"{url}/streams", headers=headers)).read()
+                state: dict[str, Any] = await (await client.get(f"{url}/console/state")).json()
+                seen.add(state["process"])
+                assert state["starts"]["admitted"] == number + 1
+            text = await (await client.get(f"{url}/metrics")).text()
+        assert len(seen) == 2
+        assert 'stream_service_starts_total{outcome="admitted"} 60.0' in text
+        assert "stream_service_active_streams " in text
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        for process in processes:
+            await process.communicate()

@@ -1,0 +1,161 @@
+"""The service with its embedded database, as real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from stream_service.process import embedded
+from stream_service.process.embedded import EmbeddedError, embedded_database
+from tests.support.processes import PATIENCE_SECONDS, Service, is_running
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SESSION = {"Session-Id": "lkjlkjely"}
+
+
+def _embedded(directory: Path) -> Service:
+    return Service("--embedded", "--data-dir", str(directory))
+
+
+def _curl(*arguments: str) -> str:
+    done = subprocess.run(
+        ["curl", "--silent", "--max-time", str(PATIENCE_SECONDS), *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def _walk(url: str) -> list[str]:
+    status = ("--output", os.devnull, "--write-out", "%{http_code}")
+    named = ("--header", "Session-Id: lkjlkjely")
+    codes = [_curl(*status, f"{url}/watch")]
+    return codes + [_curl(*status, *named, f"{url}/watch") for _ in range(4)]
+
+
+def test_the_curl_walk_of_the_first_version_and_its_streams_survive_a_restart(
+    tmp_path: Path,
+) -> None:
+    with _embedded(tmp_path) as service:
+        assert _curl(f"{service.url}/health") == '{"status":"UP"}'
+        assert _walk(service.url) == ["400", "200", "200", "200", "401"]
+        _, before = service.ask("GET", "/streams", SESSION)
+        [database] = service.children
+        service.signal(signal.SIGTERM)
+        assert service.status() == 0
+        assert not is_running(database)
+    assert len(service.output) == 3
+    assert service.url in service.output[0]
+    assert "curl" in service.output[1]
+
+    with _embedded(tmp_path) as again:
+        assert again.ask("GET", "/streams", SESSION) == (200, before)
+        path = f"/streams/{before['streams'][0]['stream_id']}"
+        assert again.ask("POST", f"{path}/heartbeat", SESSION)[0] == 200
+        assert again.ask("GET", "/watch", SESSION)[0] == 401
+        [database] = again.children
+
+        with _embedded(tmp_path) as third:
+            assert third.status() == 1
+        assert "Is another one running" in third.log[-1]
+        assert again.ask("GET", "/health") == (200, {"status": "UP"})
+
+        again.signal(signal.SIGINT)
+        assert again.status() == 0
+        assert not is_running(database)
+
+
+def test_a_database_that_ends_first_ends_the_service_which_says_so(tmp_path: Path) -> None:
+    with _embedded(tmp_path) as service:
+        assert service.url
+        [database] = service.children
+        began = time.monotonic()
+        os.kill(database, signal.SIGKILL)
+        assert service.status() == 1
+        assert time.monotonic() - began < 10
+    [ended] = [line for line in service.events if line["event"] == "embedded database ended"]
+    assert ended["level"] == "CRITICAL"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other kernels have no PR_SET_PDEATHSIG")
+def test_a_service_that_is_killed_takes_its_database_with_it(tmp_path: Path) -> None:
+    with _embedded(tmp_path) as service:
+        assert service.url
+        [database] = service.children
+        ended = os.pidfd_open(database)
+        service.signal(signal.SIGKILL)
+        try:
+            assert select.select([ended], [], [], PATIENCE_SECONDS)[0] == [ended]
+        finally:
+            os.close(ended)
+
+
+def test_a_stop_signal_while_the_database_starts_ends_both(tmp_path: Path) -> None:
+    with _embedded(tmp_path) as service:
+        while not service.children:
+            assert service.process.poll() is None
+        [database] = service.children
+        service.signal(signal.SIGTERM)
+        assert service.status() == 0
+        assert not is_running(database)
+    assert not any("serving" in line for line in service.log)
+
+
+def _embedding(program: str) -> tuple[str, ...]:
+    """The command line with another program for a database."""
+    code = f"embedded.PROGRAM = {program!r}; sys.exit(__main__.main())"
+    imports = "from stream_service import __main__; from stream_service.process import embedded"
+    return "-c", f"import sys; {imports}; {code}"
+
+
+def test_without_the_extra_one_line_says_what_to_install(tmp_path: Path) -> None:
+    arguments = ("--embedded", "--data-dir", str(tmp_path))
+    with Service(*arguments, program=_embedding("no-such-database")) as service:
+        assert service.status() == 1
+    [line] = service.log
+    assert "pip install 'stream-service[embedded]'" in line
+
+
+def test_a_database_that_ends_at_once_is_told_with_its_log(tmp_path: Path) -> None:
+    arguments = ("--embedded", "--data-dir", str(tmp_path))
+    with Service(*arguments, program=_embedding("false")) as service:
+        assert service.status() == 1
+    assert service.log[-1].startswith("stream-service: the embedded database ended at once")
+    assert str(tmp_path) in service.log[-1]
+
+
+def test_a_data_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with _embedded(tmp_path / "file" / "data") as service:
+        assert service.status() == 1
+    [line] = service.log
+    assert line.startswith(f"stream-service: --data-dir {tmp_path}/file/data: ")
+
+
+async def test_a_database_that_gives_no_answer_and_does_not_end_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stubborn = tmp_path / "stubborn-database"
+    stubborn.write_text("#!/bin/sh\ntrap '' TERM\necho $$ > \"$PID_FILE\"\nexec sleep 1000\n")
+    stubborn.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("PID_FILE", str(tmp_path / "pid"))
+    monkeypatch.setattr(embedded, "PROGRAM", stubborn.name)
+    monkeypatch.setattr(embedded, "START_SECONDS", 1.0)
+    monkeypatch.setattr(embedded, "STOP_SECONDS", 0.2)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        with pytest.raises(EmbeddedError, match="gave no answer within 1 s"):
+            async with embedded_database(tmp_path / "data"):
+                pytest.fail("it has no answer to give")
+    assert not is_running(int((tmp_path / "pid").read_text()))

@@ -1,0 +1,203 @@
+"""Settings: one place reads the environment, and fails with one line that names the variable."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stream_service.__main__ import main
+from stream_service.settings import Settings, SettingsError
+from tests.support.processes import Service
+
+DEFAULTS: dict[str, Any] = {
+    "host": "127.0.0.1",
+    "port": 3001,
+    "mongo_url": "mongodb://127.0.0.1:27017",
+    "mongo_db": "stream_service",
+    "stream_limit": 3,
+    "stream_ttl_seconds": 60,
+    "stream_retention_seconds": 300,
+    "stream_limit_header": None,
+    "gateway_tokens": (),
+    "reuse_port": False,
+    "listener_dir": None,
+    "drain_seconds": 0,
+    "log_level": "INFO",
+    "console": True,
+    "node_channel_fd": None,
+    "notify_socket": None,
+}
+VARIABLES = ["GATEWAY_TOKEN" if name == "gateway_tokens" else name.upper() for name in DEFAULTS]
+
+VALID = [
+    ("HOST", "::1", "::1"),
+    ("PORT", "0", 0),
+    ("PORT", "65535", 65_535),
+    ("MONGO_URL", "mongodb://a,b/?replicaSet=r", "mongodb://a,b/?replicaSet=r"),
+    ("MONGO_URL", "mongodb+srv://cluster.example", "mongodb+srv://cluster.example"),
+    ("MONGO_DB", "a-B_9", "a-B_9"),
+    ("STREAM_LIMIT", "1", 1),
+    ("STREAM_LIMIT", "100", 100),
+    ("STREAM_TTL_SECONDS", "1", 1),
+    ("STREAM_TTL_SECONDS", "86400", 86_400),
+    ("STREAM_RETENTION_SECONDS", "0", 0),
+    ("STREAM_RETENTION_SECONDS", "31536000", 31_536_000),
+    ("STREAM_LIMIT_HEADER", "X-Plan-Streams", "X-Plan-Streams"),
+    ("GATEWAY_TOKEN", "one", ("one",)),
+    ("GATEWAY_TOKEN", "new-one==, old.one", ("new-one==", "old.one")),
+    ("REUSE_PORT", "1", True),
+    ("REUSE_PORT", "0", False),
+    ("LISTENER_DIR", "run", Path("run")),
+    ("DRAIN_SECONDS", "5", 5),
+    ("LOG_LEVEL", "debug", "DEBUG"),
+    ("CONSOLE", "0", False),
+    ("NODE_CHANNEL_FD", "3", 3),
+    ("NOTIFY_SOCKET", "@ready", "@ready"),
+]
+
+INVALID = [
+    ("PORT", "65536"),
+    ("PORT", "-1"),
+    ("PORT", "http"),
+    ("PORT", "3001 "),
+    ("PORT", "\u0663"),
+    ("MONGO_URL", "127.0.0.1:27017"),
+    ("MONGO_URL", "http://127.0.0.1"),
+    ("MONGO_URL", "mongodb://host:port"),
+    ("MONGO_DB", "a.b"),
+    ("MONGO_DB", "a" * 64),
+    ("STREAM_LIMIT", "0"),
+    ("STREAM_LIMIT", "101"),
+    ("STREAM_LIMIT", "3.0"),
+    ("STREAM_LIMIT", "9" * 5000),
+    ("STREAM_TTL_SECONDS", "0"),
+    ("STREAM_TTL_SECONDS", "86401"),
+    ("STREAM_RETENTION_SECONDS", "-1"),
+    ("STREAM_RETENTION_SECONDS", "31536001"),
+    ("STREAM_LIMIT_HEADER", "X Plan"),
+    ("STREAM_LIMIT_HEADER", "session-id"),
+    ("STREAM_LIMIT_HEADER", "Authorization"),
+    ("GATEWAY_TOKEN", "two words"),
+    ("GATEWAY_TOKEN", "one,,two"),
+    ("GATEWAY_TOKEN", ","),
+    ("REUSE_PORT", "yes"),
+    ("DRAIN_SECONDS", "soon"),
+    ("LOG_LEVEL", "LOUD"),
+    ("CONSOLE", "2"),
+    ("NODE_CHANNEL_FD", "2"),
+]
+
+ANYTHING_GOES = {"HOST", "LISTENER_DIR", "NOTIFY_SOCKET"}
+
+
+def _field(variable: str) -> str:
+    return "gateway_tokens" if variable == "GATEWAY_TOKEN" else variable.lower()
+
+
+def test_an_empty_environment_gives_the_documented_defaults() -> None:
+    settings = Settings.from_environment({})
+    assert {name: getattr(settings, name) for name in Settings.__dataclass_fields__} == DEFAULTS
+
+
+def test_an_empty_value_counts_as_unset() -> None:
+    assert Settings.from_environment(dict.fromkeys(VARIABLES, "")) == Settings()
+
+
+@pytest.mark.parametrize(("variable", "text", "value"), VALID)
+def test_a_valid_value_is_taken(variable: str, text: str, value: object) -> None:
+    settings = Settings.from_environment({variable: text})
+    assert getattr(settings, _field(variable)) == value
+
+
+def test_every_variable_has_a_valid_value_that_is_tried() -> None:
+    assert {variable for variable, _, _ in VALID} == set(VARIABLES)
+
+
+@pytest.mark.parametrize(("variable", "text"), INVALID)
+def test_an_invalid_value_is_refused_naming_its_variable(variable: str, text: str) -> None:
+    with pytest.raises(SettingsError, match=variable):
+        Settings.from_environment({variable: text})
+
+
+def test_every_variable_that_has_an_invalid_value_is_tried_with_one() -> None:
+    assert {variable for variable, _ in INVALID} == set(VARIABLES) - ANYTHING_GOES
+
+
+def test_settings_do_not_show_their_secrets() -> None:
+    shown = repr(
+        Settings.from_environment(
+            {"GATEWAY_TOKEN": "s3cret", "MONGO_URL": "mongodb://user:passw0rd@host"}
+        )
+    )
+    assert "s3cret" not in shown
+    assert "passw0rd" not in shown
+    assert "stream_limit=3" in shown
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [("GATEWAY_TOKEN", "s3cret words"), ("MONGO_URL", "mongodb://user:s3cret@host:port")],
+)
+def test_what_is_said_of_an_invalid_secret_does_not_tell_it(variable: str, text: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_environment({variable: text})
+    assert "s3cret" not in str(refused.value)
+
+
+def test_help_names_every_variable_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    for variable in VARIABLES:
+        assert f"  {variable} " in said
+        default = DEFAULTS[_field(variable)]
+        if default:
+            assert f"  {variable} {1 if default is True else default}" in said
+    assert "--embedded" in said
+    assert "--data-dir" in said
+
+
+def test_a_data_directory_without_the_embedded_database_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--data-dir", str(tmp_path)])
+    assert ended.value.code == 2
+    assert "--data-dir is for --embedded" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("variable", "text"), [("PORT", "http"), ("STREAM_LIMIT", "many")])
+def test_a_bad_value_ends_the_start_with_one_line(
+    variable: str,
+    text: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(variable, text)
+    assert main([]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    [line] = said.err.splitlines()
+    assert line.startswith(f"stream-service: {variable} must be ")
+    assert repr(text) in line
+
+
+def test_a_url_that_only_the_driver_refuses_ends_the_start_with_one_line() -> None:
+    with Service(MONGO_URL="mongodb://127.0.0.1/?replicaSet=a&directConnection=perhaps") as service:
+        assert service.status() == 1
+    [line] = service.log
+    assert line.startswith("stream-service: MONGO_URL ")
+
+
+def test_a_port_in_use_ends_the_start_with_one_line(mongo_url: str, database: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        with Service(MONGO_URL=mongo_url, MONGO_DB=database, PORT=port) as service:
+            assert service.status() == 1
+    [line] = service.log
+    assert line.startswith(f"stream-service: HOST 127.0.0.1, PORT {port}: ")
+    assert line.endswith("address already in use")

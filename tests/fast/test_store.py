@@ -1,0 +1,610 @@
+"""The store's verbs, on the test double and on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from stream_service.admission import Start
+from stream_service.api.inputs import digest
+from stream_service.limiter import Limiter
+from stream_service.store import COMMAND_TIMEOUT, TOLERATED_SKEW, MongoStore, Place, Write
+from stream_service.streams import (
+    StoreUnavailableError,
+    Stream,
+    StreamNotFoundError,
+    new_token,
+    stream_id_of,
+    utc_now,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pymongo import MongoClient
+
+    from tests.conftest import Commands
+
+NOW = utc_now()
+SECOND = timedelta(seconds=1)
+LEASE = 60 * SECOND
+
+
+def streaming(
+    slot: int = 0,
+    session: str = "s",
+    *,
+    at: datetime = NOW,
+    key: str | None = None,
+    replaced: str | None = None,
+) -> Stream:
+    return Stream(
+        session=session,
+        stream_id=stream_id_of(slot, new_token()),
+        device="TV",
+        content="film",
+        started_at=at,
+        expires_at=at + LEASE,
+        idempotency_key=key,
+        replaced=replaced,
+    )
+
+
+def in_place_of(victim: Stream, *, at: datetime = NOW) -> Stream:
+    return streaming(victim.slot, victim.session, at=at, replaced=victim.stream_id)
+
+
+async def put(store: MongoStore, *streams: Stream) -> None:
+    for stream in streams:
+        assert await store.write([Write(stream)], stream.started_at) == [True]
+
+
+def places(*streams: Stream) -> list[Place]:
+    return [(stream.session, stream.stream_id) for stream in streams]
+
+
+async def holder_of(store: MongoStore, stream: Stream) -> Stream | None:
+    """What the slot of this stream holds now."""
+    return (await store.slots(places(stream))).get((stream.session, stream.stream_id))
+
+
+async def active(store: MongoStore, session: str = "s", now: datetime = NOW) -> list[Stream]:
+    views = await store.read([session], (), now)
+    return sorted(views.get(session, []), key=lambda stream: stream.slot)
+
+
+async def test_a_claim_gets_a_slot_that_nobody_ever_had(store: MongoStore) -> None:
+    stream = streaming()
+
+    assert await store.write([Write(stream)], NOW) == [True]
+    assert await active(store) == [stream]
+
+
+async def test_a_claim_of_an_occupied_slot_has_to_look_again(store: MongoStore) -> None:
+    first = streaming()
+    await put(store, first)
+
+    assert await store.write([Write(streaming())], NOW) == [False]
+    assert await active(store) == [first]
+
+
+async def test_a_claim_gets_the_slot_of_a_stream_whose_lease_just_ended(store: MongoStore) -> None:
+    await put(store, streaming(key="k", replaced="0-before"))
+    then = NOW + LEASE
+    second = streaming(at=then)
+
+    assert await store.write([Write(second)], then - timedelta(milliseconds=1)) == [False]
+    assert await store.write([Write(second)], then) == [True]
+    # Nothing of the first one is left: not its key, nor whom it had replaced.
+    assert await holder_of(store, second) == second
+
+
+async def test_a_claim_of_a_stopped_streams_slot_takes_the_tombstone_away(
+    store: MongoStore,
+) -> None:
+    stopped, second = streaming(), streaming()
+    await put(store, stopped)
+    await store.end(places(stopped), NOW)
+
+    await put(store, second)
+
+    assert await holder_of(store, second) == second
+
+
+async def test_slots_of_different_sessions_do_not_meet(store: MongoStore) -> None:
+    ours, theirs = streaming(session="ours"), streaming(session="theirs")
+
+    assert await store.write([Write(ours), Write(theirs)], NOW) == [True, True]
+    assert await active(store, "ours") == [ours]
+    assert await active(store, "theirs") == [theirs]
+
+
+async def test_a_key_that_another_slot_of_the_session_bears_loses_its_claim(
+    store: MongoStore,
+) -> None:
+    await put(store, streaming(0, key="k"))
+
+    assert await store.write([Write(streaming(1, key="k"))], NOW) == [False]
+    assert await store.write([Write(streaming(1, "other", key="k"))], NOW) == [True]
+    assert len(await active(store)) == 1
+
+
+async def test_any_number_of_streams_of_a_session_have_no_key(store: MongoStore) -> None:
+    writes = [Write(streaming(slot)) for slot in range(3)]
+
+    assert await store.write(writes, NOW) == [True, True, True]
+
+
+async def test_a_take_over_puts_the_new_stream_into_its_victims_slot(store: MongoStore) -> None:
+    victim = streaming(1, key="k")._replace(replaced="1-before")
+    await put(store, victim)
+    successor = in_place_of(victim)
+
+    assert await store.write([Write(successor, victim)], NOW) == [True]
+    assert await active(store) == [successor]
+    assert await holder_of(store, victim) == successor
+
+
+async def test_a_take_over_gets_a_victim_that_was_renewed_meanwhile(store: MongoStore) -> None:
+    victim = streaming()
+    await put(store, victim)
+    await store.renew(places(victim), NOW, NOW + 2 * LEASE)
+
+    assert await store.write([Write(in_place_of(victim), victim)], NOW) == [True]
+
+
+async def test_a_take_over_unless_renewed_spares_a_victim_that_was(store: MongoStore) -> None:
+    victim = streaming()
+    await put(store, victim)
+    await store.renew(places(victim), NOW, NOW + 2 * LEASE)
+
+    write = Write(in_place_of(victim), victim, unless_renewed=True)
+
+    assert await store.write([write], NOW) == [False]
+    assert [stream.stream_id for stream in await active(store)] == [victim.stream_id]
+
+
+async def test_a_take_over_unless_renewed_gets_a_victim_that_was_not(store: MongoStore) -> None:
+    victim = streaming()
+    await put(store, victim)
+    successor = in_place_of(victim)
+
+    assert await store.write([Write(successor, victim, unless_renewed=True)], NOW) == [True]
+    assert await active(store) == [successor]
+
+
+async def test_a_take_over_of_a_stream_that_is_over_has_to_look_again(store: MongoStore) -> None:
+    stopped, expired = streaming(0), streaming(1, at=NOW - LEASE)
+    await put(store, stopped, expired)
+    await store.end(places(stopped), NOW)
+
+    for victim in (stopped, expired):
+        assert await store.write([Write(in_place_of(victim), victim)], NOW) == [False]
+    assert await active(store) == []
+
+
+async def test_a_take_over_of_a_stream_that_was_taken_over_has_to_look_again(
+    store: MongoStore,
+) -> None:
+    victim = streaming()
+    await put(store, victim)
+    first = in_place_of(victim)
+    await store.write([Write(first, victim)], NOW)
+
+    assert await store.write([Write(in_place_of(victim), victim)], NOW) == [False]
+    assert await active(store) == [first]
+
+
+async def test_a_batch_of_claims_says_of_each_whether_it_was_done(store: MongoStore) -> None:
+    await put(store, streaming(1), streaming(2, at=NOW - LEASE))
+    writes = [Write(streaming(0)), Write(streaming(1)), Write(streaming(2)), Write(streaming(0))]
+
+    assert await store.write(writes, NOW) == [True, False, True, False]
+    assert [s.stream_id for s in await active(store)][::2] == [
+        writes[0].stream.stream_id,
+        writes[2].stream.stream_id,
+    ]
+
+
+async def test_a_mixed_batch_whose_take_overs_were_all_done_says_so(store: MongoStore) -> None:
+    victim, other = streaming(0), streaming(1)
+    await put(store, victim, other, streaming(2))
+    writes = [
+        Write(in_place_of(victim), victim),
+        Write(streaming(2)),
+        Write(streaming(3)),
+        Write(in_place_of(other), other, unless_renewed=True),
+    ]
+
+    assert await store.write(writes, NOW) == [True, False, True, True]
+
+
+async def test_a_mixed_batch_with_a_take_over_not_done_vouches_for_none_of_them(
+    store: MongoStore,
+) -> None:
+    victim, gone = streaming(0), streaming(1)
+    await put(store, victim, streaming(2))
+    successor = in_place_of(victim)
+    writes = [
+        Write(in_place_of(gone), gone),
+        Write(successor, victim),
+        Write(streaming(2)),
+        Write(streaming(3)),
+    ]
+
+    assert await store.write(writes, NOW) == [False, False, False, True]
+    # The one that was done all the same is found by the fresh look.
+    assert await holder_of(store, successor) == successor
+
+
+async def test_a_renewal_lets_leases_run_on(store: MongoStore) -> None:
+    first, second, other = streaming(0, key="k"), streaming(1), streaming(0, "other")
+    await put(store, first, second, other)
+    until = NOW + 2 * LEASE
+
+    assert await store.renew(places(first, other), NOW, until)
+    assert await active(store, now=NOW + LEASE) == [first._replace(expires_at=until)]
+    assert await active(store, "other") == [other._replace(expires_at=until)]
+    assert await active(store) == [first._replace(expires_at=until), second]
+
+
+async def test_a_stream_that_beats_twice_in_a_batch_counts_once(store: MongoStore) -> None:
+    stream = streaming()
+    await put(store, stream)
+
+    assert await store.renew(places(stream, stream), NOW, NOW + 2 * LEASE)
+
+
+async def test_a_renewal_never_moves_the_end_of_a_lease_back(store: MongoStore) -> None:
+    # As of a process whose clock is behind, or one that has a shorter lease.
+    stream = streaming()
+    await put(store, stream)
+
+    assert await store.renew(places(stream), NOW, NOW + SECOND)
+    assert await active(store) == [stream]
+
+
+async def test_a_renewal_brings_nothing_back_that_is_over(store: MongoStore) -> None:
+    stopped, expired, victim = streaming(0), streaming(1, at=NOW - LEASE), streaming(2)
+    await put(store, stopped, expired, victim)
+    await store.end(places(stopped), NOW)
+    successor = in_place_of(victim)
+    await store.write([Write(successor, victim)], NOW)
+
+    for stream in (stopped, expired, victim, streaming(3), successor._replace(session="other")):
+        assert not await store.renew(places(stream), NOW, NOW + 2 * LEASE)
+    assert await active(store) == [successor]
+
+
+async def test_a_renewal_of_a_batch_with_one_over_renews_the_others_and_says_so(
+    store: MongoStore,
+) -> None:
+    expired, playing = streaming(0, at=NOW - LEASE), streaming(1)
+    await put(store, expired, playing)
+    until = NOW + 2 * LEASE
+
+    assert not await store.renew(places(expired, playing), NOW, until)
+    assert await active(store) == [playing._replace(expires_at=until)]
+
+
+async def test_an_end_leaves_a_tombstone_that_is_dated_back_and_bears_no_key(
+    store: MongoStore,
+) -> None:
+    stream = streaming(key="k")
+    await put(store, stream)
+
+    assert await store.end(places(stream), NOW)
+    assert await active(store) == []
+    assert await holder_of(store, stream) == stream._replace(
+        stopped=True, expires_at=NOW - TOLERATED_SKEW, idempotency_key=None
+    )
+    # So a process whose clock is behind can use the slot, and the key, at once.
+    behind = NOW - TOLERATED_SKEW
+    assert await store.write([Write(streaming(0, key="k", at=behind))], behind) == [True]
+
+
+async def test_an_end_touches_only_the_active_stream_that_it_names(store: MongoStore) -> None:
+    expired, victim, playing = streaming(0, at=NOW - LEASE), streaming(1), streaming(2)
+    await put(store, expired, victim, playing)
+    successor = in_place_of(victim)
+    await store.write([Write(successor, victim)], NOW)
+
+    assert not await store.end(places(expired), NOW)
+    assert not await store.end(places(victim), NOW)
+    assert not await store.end(places(playing._replace(session="other")), NOW)
+    assert await active(store) == [successor, playing]
+    assert await holder_of(store, expired) == expired
+
+
+async def test_sessions_that_name_each_others_streams_in_one_batch_stop_neither(
+    store: MongoStore,
+) -> None:
+    ours, theirs = streaming(0, "ours"), streaming(0, "theirs")
+    await put(store, ours, theirs)
+    crossed = [("ours", theirs.stream_id), ("theirs", ours.stream_id)]
+
+    assert not await store.end(crossed, NOW)
+    assert await active(store, "ours") == [ours]
+    assert await active(store, "theirs") == [theirs]
+
+
+async def test_sessions_that_name_each_others_streams_in_one_batch_are_told_of_neither(
+    store: MongoStore,
+) -> None:
+    limiter = Limiter(store, lease=LEASE, clock=lambda: NOW)
+    started = [await limiter.start(Start(session, 3)) for session in ("ours", "theirs")]
+    ours, theirs = (start.stream.stream_id for start in started)
+
+    outcomes = await asyncio.gather(
+        limiter.heartbeat("ours", theirs),
+        limiter.heartbeat("theirs", ours),
+        return_exceptions=True,
+    )
+    assert [type(outcome) for outcome in outcomes] == [StreamNotFoundError] * 2
+
+
+async def test_a_forgotten_key_is_free_for_another_slot(store: MongoStore) -> None:
+    expired = streaming(0, at=NOW - LEASE, key="k")
+    await put(store, expired)
+    again = streaming(1, key="k")
+    assert await store.write([Write(again)], NOW) == [False]
+
+    await store.forget_key(expired, NOW)
+
+    assert await store.write([Write(again)], NOW) == [True]
+    assert await holder_of(store, expired) == expired._replace(idempotency_key=None)
+
+
+async def test_a_key_is_not_forgotten_while_its_stream_is_active(store: MongoStore) -> None:
+    playing = streaming(0, key="k")
+    expired = streaming(1, at=NOW - LEASE, key="l")
+    await put(store, playing, expired)
+    successor = streaming(1, key="l")
+    await put(store, successor)
+
+    await store.forget_key(playing, NOW)
+    await store.forget_key(expired, NOW)
+
+    assert await active(store) == [playing, successor]
+
+
+async def test_slots_tell_of_who_has_them_now_and_of_nothing_before_the_first(
+    store: MongoStore,
+) -> None:
+    expired, other = streaming(1, at=NOW - LEASE), streaming(1, "other")
+    await put(store, expired, other)
+    earlier, never = streaming(1), streaming(0)
+
+    found = await store.slots(places(expired, earlier, never, other))
+
+    assert found == {
+        ("s", expired.stream_id): expired,
+        ("s", earlier.stream_id): expired,
+        ("other", other.stream_id): other,
+    }
+
+
+async def test_a_read_never_trusts_the_sweep_of_what_is_over(store: MongoStore) -> None:
+    expired, stopped, playing = streaming(0, at=NOW - LEASE), streaming(1), streaming(2)
+    await put(store, expired, stopped, playing)
+    await store.end(places(stopped), NOW)
+
+    assert await active(store) == [playing]
+    assert await active(store, now=NOW + LEASE) == []
+
+
+async def test_a_read_finds_what_bears_a_key_of_the_session_even_when_it_is_over(
+    store: MongoStore,
+) -> None:
+    expired, playing = streaming(0, at=NOW - LEASE, key="k"), streaming(1, key="l")
+    await put(store, expired, playing, streaming(2, at=NOW - LEASE, key="m"))
+    await put(store, streaming(0, "other", at=NOW - LEASE, key="k"))
+
+    views = await store.read(["s"], ["k"], NOW)
+
+    assert views.keys() == {"s"}
+    assert sorted(views["s"], key=lambda stream: stream.slot) == [expired, playing]
+
+
+async def test_one_read_answers_for_many_sessions(store: MongoStore) -> None:
+    ours = {f"s{n}": [streaming(slot, f"s{n}") for slot in range(3)] for n in range(60)}
+    streams = [stream for view in ours.values() for stream in view]
+    assert all(await store.write([Write(stream) for stream in streams], NOW))
+
+    views = await store.read([*list(ours)[:50], "nobody"], (), NOW)
+
+    assert views.keys() == set(list(ours)[:50])
+    for session, view in views.items():
+        assert sorted(view, key=lambda stream: stream.slot) == ours[session]
+
+
+async def test_a_read_of_more_streams_than_a_default_batch_is_one_command(
+    commands: Commands, wire_store: MongoStore
+) -> None:
+    # The server's first batch is 101 documents unless it is asked for more.
+    writes = [Write(streaming(slot, f"s{n}")) for n in range(8) for slot in range(50)]
+    assert all(await wire_store.write(writes, NOW))
+    commands.sent.clear()
+
+    views = await wire_store.read([f"s{n}" for n in range(8)], (), NOW)
+
+    assert sum(len(view) for view in views.values()) == 400
+    assert [name for name, _ in commands.sent] == ["find"]
+
+
+def indexes_of(mongo: MongoClient[Any], database: str) -> dict[str, Any]:
+    return dict(mongo[database]["streams"].index_information())
+
+
+async def test_the_indexes_are_made_by_the_first_verb_and_once(
+    commands: Commands, wire_store: MongoStore, mongo: MongoClient[Any], database: str
+) -> None:
+    await wire_store.read(["s"], (), NOW)
+    await wire_store.prepare()
+    await put(wire_store, streaming())
+
+    names = [name for name, _ in commands.sent]
+    assert names.count("createIndexes") == 3
+    assert names[3:] == ["find", "update"]
+    indexes = indexes_of(mongo, database)
+    keys = sorted(tuple(field for field, _ in index["key"]) for index in indexes.values())
+    assert keys == [("_id",), ("expires_at",), ("session",), ("session", "idempotency_key")]
+
+
+async def test_what_is_over_is_remembered_for_the_retention(
+    wire_store: MongoStore, mongo: MongoClient[Any], database: str
+) -> None:
+    await wire_store.prepare()
+
+    assert indexes_of(mongo, database)["expires_at_1"]["expireAfterSeconds"] == 300
+
+
+async def test_a_changed_retention_changes_the_index_and_keeps_the_streams(
+    connect: Callable[..., MongoStore], mongo: MongoClient[Any], database: str
+) -> None:
+    await put(connect(), streaming())
+    changed = connect(retention=timedelta(seconds=7))
+
+    await changed.prepare()
+
+    assert indexes_of(mongo, database)["expires_at_1"]["expireAfterSeconds"] == 7
+    assert len(await active(changed)) == 1
+
+
+async def test_processes_that_start_at_once_do_not_quarrel_about_the_indexes(
+    connect: Callable[..., MongoStore], mongo: MongoClient[Any], database: str
+) -> None:
+    # Two of them with a new retention, as while a change of it is being rolled out.
+    stores = [connect(), connect(), *(connect(retention=7 * SECOND) for _ in range(2))]
+
+    await asyncio.gather(*(store.prepare() for store in stores))
+
+    assert len(indexes_of(mongo, database)) == 4
+    await stores[2].ping()
+
+
+async def each_verb(store: MongoStore) -> None:
+    stream = streaming(key="k")
+    await put(store, stream)
+    await store.read(["s"], ["k"], NOW)
+    await store.renew(places(stream), NOW, NOW + 2 * LEASE)
+    await holder_of(store, stream)
+    await store.end(places(stream), NOW)
+    await store.forget_key(stream, NOW)
+
+
+async def test_writes_wait_for_a_majority_and_its_journal_whatever_the_url_says(
+    commands: Commands, connect: Callable[..., MongoStore]
+) -> None:
+    await each_verb(connect(options="w=0&journal=false"))
+
+    writes = [sent for name, sent in commands.sent if name in ("update", "findAndModify")]
+    assert len(writes) == 4
+    for sent in writes:
+        assert sent["writeConcern"] == {"w": "majority", "j": True}
+
+
+async def test_reads_ask_the_primary_whatever_the_url_says(
+    commands: Commands, connect: Callable[..., MongoStore]
+) -> None:
+    # Not a direct connection, on which the driver has no choice.
+    options = "directConnection=false&readPreference=secondary&readConcernLevel=available"
+    await each_verb(connect(options=options))
+
+    reads = [sent for name, sent in commands.sent if name == "find"]
+    assert len(reads) >= 2
+    for sent in reads:
+        assert sent.get("$readPreference", {"mode": "primary"}) == {"mode": "primary"}
+        assert sent["readConcern"] == {"level": "local"}
+
+
+async def test_the_database_knows_no_session_id_and_no_idempotency_key(
+    wire_store: MongoStore, mongo: MongoClient[Any], database: str
+) -> None:
+    session, key = "a-login-that-works", "a-key-of-the-client"
+    start = Start(digest(session), 3, idempotency_key=digest(key, session))
+    started = await Limiter(wire_store, lease=LEASE).start(start)
+
+    [document] = mongo[database]["streams"].find()
+    text = json.dumps(document, default=str)
+    assert started.stream.stream_id in text
+    assert session not in text
+    assert key not in text
+    assert document["session"] == digest(session)
+    assert document["_id"] == f"{digest(session)}/0"
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken: list[socket.socket] = []
+
+        def take() -> None:
+            try:
+                while True:
+                    taken.append(server.accept()[0])
+            except OSError:
+                pass
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        for connection in taken:
+            connection.close()
+
+
+@pytest.fixture
+def dead_port() -> int:
+    """A port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize("port", ["silent_port", "dead_port"])
+async def test_a_database_that_is_away_is_reported_within_the_time_of_one_command(
+    port: str, request: pytest.FixtureRequest
+) -> None:
+    number = request.getfixturevalue(port)
+    store = MongoStore.connect(f"mongodb://127.0.0.1:{number}", "test", LEASE)
+    stream = streaming()
+
+    began = time.monotonic()
+    answers = await asyncio.gather(
+        store.ping(),
+        store.read(["s"], (), NOW),
+        store.write([Write(stream)], NOW),
+        store.renew(places(stream), NOW, NOW + LEASE),
+        store.end(places(stream), NOW),
+        store.slots(places(stream)),
+        return_exceptions=True,
+    )
+    took = time.monotonic() - began
+    store.close()
+
+    assert [type(answer) for answer in answers] == [StoreUnavailableError] * len(answers)
+    assert took < 2 * COMMAND_TIMEOUT.total_seconds()
+
+
+async def test_a_database_that_fails_is_reported_without_its_words(
+    wire_store: MongoStore, mongo: MongoClient[Any], database: str
+) -> None:
+    await put(wire_store, streaming())
+    mongo[database].command("collMod", "streams", validator={"device": {"$type": "int"}})
+
+    with pytest.raises(StoreUnavailableError) as caught:
+        await wire_store.write([Write(streaming(1))], datetime.now(UTC))
+
+    assert "film" not in str(caught.value)
+    assert str(caught.value).startswith(("BulkWriteError", "WriteError"))

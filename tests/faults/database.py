@@ -1,0 +1,111 @@
+"""A database process that can be killed, stopped, and started again where it was."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from pymongo import MongoClient
+from pymongo.errors import PyMongoError
+
+from stream_service.process.embedded import PROGRAM, START_SECONDS, STOP_SECONDS, _end_with_parent
+from stream_service.streams import utc_now
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Database:
+    """The embedded server on one directory and one port."""
+
+    name = "faults"
+
+    def __init__(self, directory: Path, port: int | None = None) -> None:
+        self._directory = directory
+        self.port = free_port() if port is None else port
+        self.url = url_of(self.port)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, without waiting."""
+        with (self._directory / "database.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    Path(sys.executable).with_name(PROGRAM),
+                    *("--host", "127.0.0.1", "--port", str(self.port), "--log-level", "WARNING"),
+                    *("--storage-path", self._directory / "wiredtiger", "--sync-on-commit"),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509 - as in tests/conftest.py
+            )
+
+    async def back(self) -> None:
+        """Return as soon as it answers a ping."""
+        await asyncio.to_thread(self.wait)
+
+    def wait(self) -> None:
+        """As `back`, blocking."""
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            # A new client each time: one that has failed looks again only after half a second.
+            with MongoClient[Any](self.url, serverSelectionTimeoutMS=100) as client:
+                try:
+                    client.admin.command("ping")
+                except PyMongoError:
+                    time.sleep(0.02)
+                else:
+                    return
+        raise RuntimeError(f"{PROGRAM} does not answer")
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.send_signal(signal.SIGCONT)
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def client(self) -> MongoClient[Any]:
+        return MongoClient(self.url, tz_aware=True)
+
+    def documents(self, name: str) -> list[dict[str, Any]]:
+        with self.client() as client:
+            return list(client[name]["streams"].find())
+
+    def active(self, name: str) -> dict[str, int]:
+        """How many active streams each session has, by its digest."""
+        now, counted = utc_now(), dict[str, int]()
+        for document in self.documents(name):
+            if document["expires_at"] > now:
+                counted[document["session"]] = counted.get(document["session"], 0) + 1
+        return counted
+
+
+def url_of(port: int) -> str:
+    return f"mongodb://127.0.0.1:{port}/?directConnection=true"

@@ -1,0 +1,77 @@
+"""The service with something about it changed: `python -m tests.faults.driver CHANGE...`.
+
+Shows what each guard is good for, by what happens without it; and sets what no setting sets.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from stream_service import __main__, store
+from stream_service.api import handlers
+from stream_service.group_commit import GroupCommit
+from stream_service.process import server
+from stream_service.streams import new_token, utc_now
+
+if TYPE_CHECKING:
+    from pymongo import UpdateOne
+
+# What these modules import is theirs alone, by mypy.
+_handlers: Any = handlers
+_server: Any = server
+_operation = store._operation  # noqa: SLF001 - the claim itself
+_session_of = _handlers.session_of
+_group: dict[str, Any] = GroupCommit.__init__.__kwdefaults__ or {}
+
+
+def _claims_whatever_is_there(write: store.Write, now: datetime) -> UpdateOne:
+    made: Any = _operation(write, now)
+    if write.victim is None:
+        del made._filter["expires_at"]  # noqa: SLF001
+    return made  # type: ignore[no-any-return]
+
+
+def _claims_beside_what_is_there(write: store.Write, now: datetime) -> UpdateOne:
+    made: Any = _operation(write, now)
+    if write.victim is None:
+        made._filter["_id"] += f"/{new_token()}"  # noqa: SLF001
+    return made  # type: ignore[no-any-return]
+
+
+def _tells_the_session(request: Any) -> Any:
+    logging.getLogger("tells").info("from %s", request.headers.get("Session-Id"))
+    return _session_of(request)
+
+
+def change(what: str) -> None:
+    """Make one change to the service, in this process."""
+    name, _, value = what.partition("=")
+    match name:
+        case "claim-overwrites":
+            store._operation = _claims_whatever_is_there  # noqa: SLF001
+        case "claim-beside":
+            store._operation = _claims_beside_what_is_there  # noqa: SLF001
+        case "deadline":
+            _group["deadline_seconds"] = float(value)
+        case "bound":
+            _group["max_waiting"] = int(value)
+        case "clock":
+            ahead = timedelta(seconds=float(value))
+            shifted = functools.partial(_server.create_app, clock=lambda: utc_now() + ahead)
+            _server.create_app = shifted
+        case "idle":
+            server.IDLE_SECONDS = float(value)
+        case "tells":
+            _handlers.session_of = _tells_the_session
+        case _:
+            raise ValueError(what)
+
+
+if __name__ == "__main__":
+    for argument in sys.argv[1:]:
+        change(argument)
+    sys.exit(__main__.main([]))

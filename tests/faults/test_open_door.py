@@ -1,0 +1,25 @@
+"""The warning to whom listens to everybody without a token."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.faults.conftest import Serve
+    from tests.faults.database import Database
+
+
+@pytest.mark.parametrize(
+    ("host", "tokens", "warnings"),
+    [("0.0.0.0", 0, 1), ("0.0.0.0", 2, 0), ("127.0.0.1", 0, 0)],
+)
+def test_who_listens_beyond_this_machine_without_a_token_is_warned(
+    database: Database, serve: Serve, host: str, tokens: int, warnings: int
+) -> None:
+    token = {} if tokens else {"GATEWAY_TOKEN": ""}
+    with serve(database.url, HOST=host, **token) as service:
+        assert service.url
+    found = [e for e in service.events if "GATEWAY_TOKEN" in e["event"]]
+    assert len(found) == warnings
