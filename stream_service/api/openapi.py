@@ -701,7 +701,14 @@ _HEADERS: Json = {
             "9f86d081884c7d65",
         ),
     },
-    "Cache-Control": {"required": True, **_text_header("Nothing is to be kept.", "no-store")},
+    "Cache-Control": {
+        "required": True,
+        **_text_header(
+            "`no-store`: nothing is to be kept. Only files may be: `/client.js` for an hour, those "
+            "of the pages as long as `If-None-Match` is answered with 304.",
+            "no-store",
+        ),
+    },
     SESSION_HEADER: {
         "required": True,
         **_text_header("The request's own, once found valid.", "example-session"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,32 +14,19 @@ from stream_service.api.handlers import store_answers
 from stream_service.api.openapi import openapi_document
 from stream_service.api.representation import encode, json_response, timestamp
 from stream_service.keys import METRICS, RECENT, SAMPLER, SETTINGS, STORE
+from stream_service.pages.files import FOR_AN_HOUR, NOT_KEPT, static_file
 from stream_service.streams import utc_now
 
 if TYPE_CHECKING:
     from stream_service.settings import Settings
 
 _STATIC = Path(__file__).parent / "static"
-_TYPES = {
-    ".css": "text/css",
-    ".html": "text/html",
-    ".js": "text/javascript",
-    ".svg": "image/svg+xml",
-}
 ASSETS = frozenset(
     path.name for path in _STATIC.iterdir() if path.suffix in {".css", ".js", ".svg"}
 )
 
 _PROCESS = secrets.token_hex(4)
 """Tells the console whose figures it sees, where several processes share a port."""
-
-# Everything comes from this service; no page may be framed, and none runs a script written into it.
-_PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; object-src 'none'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
 
 
 def page_routes(settings: Settings) -> list[web.RouteDef]:
@@ -50,28 +36,26 @@ def page_routes(settings: Settings) -> list[web.RouteDef]:
     async def openapi(_: web.Request) -> web.Response:
         return web.Response(body=document, content_type="application/json")
 
+    assets = {name: static_file(_STATIC / name) for name in ASSETS}
+
+    async def asset(request: web.Request) -> web.Response:
+        file = assets.get(request.match_info["file"])
+        if file is None:
+            raise web.HTTPNotFound
+        return await file.answer(request)
+
+    client = static_file(_STATIC / "stream-client.js", FOR_AN_HOUR)
     routes = [
         web.get("/openapi.json", openapi),
-        web.get("/docs", _docs),
-        web.get("/client.js", _client),
-        web.get("/static/{file}", _asset),
+        web.get("/docs", static_file(_STATIC / "docs.html").answer),
+        web.get("/client.js", client.answer),
+        web.get("/static/{file}", asset),
         web.get("/metrics", _metrics),
     ]
     if settings.console:
-        routes += [web.get("/console", _console), web.get("/console/state", _state)]
+        console = static_file(_STATIC / "console.html", NOT_KEPT)
+        routes += [web.get("/console", console.answer), web.get("/console/state", _state)]
     return routes
-
-
-async def _docs(_: web.Request) -> web.Response:
-    return _file("docs.html")
-
-
-async def _client(_: web.Request) -> web.Response:
-    return _file("stream-client.js")
-
-
-async def _console(_: web.Request) -> web.Response:
-    return _file("console.html")
 
 
 async def _metrics(request: web.Request) -> web.Response:
@@ -117,24 +101,3 @@ async def _state(request: web.Request) -> web.Response:
             ],
         }
     )
-
-
-async def _asset(request: web.Request) -> web.Response:
-    name = request.match_info["file"]
-    if name not in ASSETS:
-        raise web.HTTPNotFound
-    return _file(name)
-
-
-def _file(name: str) -> web.Response:
-    return web.Response(
-        body=_read(name),
-        content_type=_TYPES[Path(name).suffix],
-        charset="utf-8",
-        headers=_PAGE_HEADERS,
-    )
-
-
-@cache
-def _read(name: str) -> bytes:
-    return (_STATIC / name).read_bytes()

@@ -63,7 +63,7 @@ def request_log(app: web.Application, metrics: Metrics) -> Middleware:
         response = await handler(request)
         to_send = response.headers
         to_send[REQUEST_ID_HEADER] = request_id
-        to_send[hdrs.CACHE_CONTROL] = "no-store"
+        to_send.setdefault(hdrs.CACHE_CONTROL, "no-store")
         if SESSION in request:
             to_send[SESSION_HEADER] = request[SESSION]
         resource = request.match_info.route.resource

@@ -41,10 +41,11 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 PLAIN = Settings()
 FULL = Settings(gateway_tokens=(TOKEN,), stream_limit_header="X-Stream-Limit")
 # HTTP's own, the echo on a problem that came before or after the session was found valid, and what
-# browsers are told about pages.
+# browsers are told about pages and files.
 UNDOCUMENTED_HEADERS = {
     *("content-type", "content-length", "date", "server", "connection", "session-id"),
     *("content-security-policy", "x-content-type-options", "referrer-policy"),
+    *("etag", "vary", "content-encoding"),
 }
 METHODS = {"get", "post", "put", "patch", "delete", "options", "head", "propfind"}
 

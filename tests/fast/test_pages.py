@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import os
 import signal
 import sys
@@ -74,6 +75,61 @@ async def test_files_beside_those_of_the_pages_are_not_served(
     client = await aiohttp_client(create_app(Settings(), store=double_store))
     for name in ("..%2fapp.py", "%2e%2e/app.py", "docs.html", "swagger-ui.LICENSE.txt", ""):
         assert (await client.get(f"/static/{name}")).status == 404
+
+
+KEPT = ("/docs", "/client.js", "/static/swagger-ui-bundle.js", "/static/icon.svg")
+
+
+@pytest.mark.parametrize("path", KEPT)
+@pytest.mark.parametrize("encoding", ["gzip, br", ""])
+async def test_a_file_that_the_browser_has_is_not_sent_again(
+    aiohttp_client: AiohttpClient, double_store: MongoStore, path: str, encoding: str
+) -> None:
+    client = await aiohttp_client(create_app(Settings(), store=double_store))
+    headers = {"Accept-Encoding": encoding}
+    first = await client.get(path, headers=headers)
+    assert first.status == 200
+    tag = first.headers["ETag"]
+    for known in (tag, f'"other", W/{tag}', "*"):
+        again = await client.get(path, headers={**headers, "If-None-Match": known})
+        assert again.status == 304
+        assert await again.read() == b""
+        for header in ("ETag", "Cache-Control", "Vary", "Content-Security-Policy"):
+            assert again.headers[header] == first.headers[header]
+    other = await client.get(path, headers={**headers, "If-None-Match": '"other"'})
+    assert other.status == 200
+
+
+async def test_a_file_is_sent_compressed_to_whom_that_suits(
+    aiohttp_client: AiohttpClient, double_store: MongoStore
+) -> None:
+    app = create_app(Settings(), store=double_store)
+    client = await aiohttp_client(app, auto_decompress=False)
+    path = "/static/swagger-ui-bundle.js"
+    plain = await client.get(path, headers={"Accept-Encoding": "identity"})
+    whole = await plain.read()
+    for accepted in ("gzip", "br;q=1.0, GZIP;q=0.5", "*"):
+        packed = await client.get(path, headers={"Accept-Encoding": accepted})
+        assert packed.headers["Content-Encoding"] == "gzip"
+        assert packed.headers["ETag"] != plain.headers["ETag"]
+        body = await packed.read()
+        assert gzip.decompress(body) == whole
+        assert len(body) < len(whole) / 3
+    for refused in ("", "br", "gzip;q=0", "*;q=0", "*, gzip;q=0.0"):
+        sent = await client.get(path, headers={"Accept-Encoding": refused})
+        assert "Content-Encoding" not in sent.headers
+        assert sent.headers["Vary"] == "Accept-Encoding"
+        assert await sent.read() == whole
+
+
+async def test_only_files_are_kept_the_client_for_an_hour(
+    aiohttp_client: AiohttpClient, double_store: MongoStore
+) -> None:
+    client = await aiohttp_client(create_app(Settings(), store=double_store))
+    kept = {path: (await client.get(path)).headers["Cache-Control"] for path in KEPT}
+    assert kept == dict.fromkeys(KEPT, "no-cache") | {"/client.js": "public, max-age=3600"}
+    for path in ("/console", "/console/state", "/metrics", "/openapi.json", "/static/none.js"):
+        assert (await client.get(path)).headers["Cache-Control"] == "no-store"
 
 
 def test_the_player_client_stays_small() -> None:
