@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 Reason = Literal["stopped", "expired", "replaced"]
 
-_STREAM_ID = re.compile(r"(0|[1-9][0-9]?)-[A-Za-z0-9_-]{22}")
+STREAM_ID = re.compile(r"(0|[1-9][0-9]?)-[A-Za-z0-9_-]{22}")
 
 
 class Stream(NamedTuple):
@@ -60,7 +60,7 @@ def stream_id_of(slot: int, token: str) -> str:
 
 def is_stream_id(text: str) -> bool:
     """Whether the text has the form of a stream id."""
-    return _STREAM_ID.fullmatch(text) is not None
+    return STREAM_ID.fullmatch(text) is not None
 
 
 def utc_now() -> datetime:

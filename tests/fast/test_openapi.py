@@ -6,21 +6,29 @@ import ast
 import asyncio
 import itertools
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import hypothesis
 import pytest
+import yaml
 from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, FormatChecker
 from openapi_spec_validator import validate
 
 import stream_service
+from stream_service import streams
+from stream_service.admission import OLDEST, STALEST
 from stream_service.api import inputs
 from stream_service.api.openapi import openapi_document
-from stream_service.api.problems import CONTENT_TYPE, TYPE_PREFIX
+from stream_service.api.problems import CONTENT_TYPE, RETRY_AFTER_SECONDS, TYPE_PREFIX
 from stream_service.app import create_app
-from stream_service.settings import Settings
+from stream_service.limiter import JITTER
+from stream_service.settings import MAX_LIMIT, Settings
 from stream_service.streams import StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -47,6 +55,17 @@ UNDOCUMENTED_HEADERS = {
     *("content-security-policy", "x-content-type-options", "referrer-policy"),
     *("etag", "vary", "content-encoding"),
 }
+# These say one of several things, of which the example is one.
+SEVERAL_DETAILS = {"invalid-request", "unsupported-media-type", "stream-ended"}
+FILE = Path(stream_service.__file__).parent / "api" / "openapi.yaml"
+LIMITS = {"pattern", "const"} | {
+    f"{bound}{what}"
+    for bound in ("min", "max", "exclusiveMin", "exclusiveMax")
+    for what in ("imum", "Length", "Items", "Properties")
+}
+KEYWORDS = {"schema", "items", "properties", "oneOf", "allOf", "anyOf"}
+PRINTABLE = "^[!-~]([ -~]*[!-~])?$"
+"""What can be sent in a header and be left of it there: no blank at the ends."""
 METHODS = {"get", "post", "put", "patch", "delete", "options", "head", "propfind"}
 
 
@@ -61,10 +80,27 @@ class Operation:
 
 def operations(document: dict[str, Any]) -> dict[str, Operation]:
     return {
-        operation["operationId"]: Operation(path, method, operation["responses"])
+        operation["operationId"]: Operation(
+            path,
+            method,
+            {
+                status: resolved(document, answer)
+                for status, answer in operation["responses"].items()
+            },
+        )
         for path, item in document["paths"].items()
         for method, operation in item.items()
     }
+
+
+def resolved(document: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
+    """What a reference stands for, or the part itself."""
+    if "$ref" not in part:
+        return part
+    found: Any = document
+    for name in part["$ref"].removeprefix("#/").split("/"):
+        found = found[name]
+    return cast("dict[str, Any]", found)
 
 
 def documented_answers(settings: Settings) -> Iterator[tuple[str, int, str]]:
@@ -113,11 +149,19 @@ class Judge:
             return ""
         assert body["status"] == response.status
         kind: str = body["type"].removeprefix(TYPE_PREFIX)
+        example = answer["content"][CONTENT_TYPE]["examples"][kind]["value"]
+        assert example["title"] == body["title"]
+        if kind not in SEVERAL_DETAILS:
+            assert plain_figures(example["detail"]) == plain_figures(body["detail"])
         return kind
 
     def validate(self, schema: dict[str, Any], body: object) -> None:
         whole = {**_closed(schema), "components": self.schemas}
         Draft202012Validator(whole, format_checker=FormatChecker()).validate(body)
+
+
+def plain_figures(detail: str) -> str:
+    return re.sub(r"[0-9.]*[0-9]", "0", detail)
 
 
 def _closed(schema: Any) -> Any:
@@ -249,7 +293,7 @@ def test_every_example_is_what_its_schema_says(settings: Settings) -> None:
     judge, checked = Judge(document), 0
     for operation in itertools.chain(*(item.values() for item in document["paths"].values())):
         for part in [operation.get("requestBody", {}), *operation["responses"].values()]:
-            for media in part.get("content", {}).values():
+            for media in resolved(document, part).get("content", {}).values():
                 examples = [example["value"] for example in media.get("examples", {}).values()]
                 examples += [media["example"]] if "example" in media else []
                 for example in examples:
@@ -270,6 +314,74 @@ async def test_routes_and_documented_operations_are_the_same(
         if route.resource is not None and route.method != "HEAD"
     }
     assert routes == {(one.method, one.path) for one in service.operations.values()}
+
+
+def test_the_file_is_valid_as_it_stands_and_reads_the_same_in_every_parser() -> None:
+    read = yaml.safe_load(FILE.read_bytes())
+    validate(read)
+    # A date or a number where a parser of another YAML version reads a string.
+    assert read == json.loads(json.dumps(read))
+
+
+def test_nothing_in_the_file_stands_there_unused() -> None:
+    text = FILE.read_text()
+    unused = {
+        f"{section}/{name}"
+        for section, named in openapi_document(FULL)["components"].items()
+        for name in named
+        if section != "securitySchemes" and f"#/components/{section}/{name}" not in text
+    }
+    # Of no operation, since it is the answer to what is none.
+    assert unused == {"schemas/MethodNotAllowedProblem"}
+
+
+def test_each_limit_in_the_document_is_the_constant_of_the_code() -> None:
+    assert set(limits(openapi_document(FULL))) == {
+        ("Session-Id", "minLength", 1),
+        ("Session-Id", "maxLength", inputs.MAX_SESSION_LENGTH),
+        ("Session-Id", "pattern", PRINTABLE),
+        ("Idempotency-Key", "minLength", 1),
+        ("Idempotency-Key", "maxLength", inputs.MAX_KEY_LENGTH),
+        ("Idempotency-Key", "pattern", PRINTABLE),
+        ("Limit", "minimum", 1),
+        ("Limit", "maximum", MAX_LIMIT),
+        ("limit", "minimum", 1),
+        ("limit", "maximum", MAX_LIMIT),
+        ("active", "minimum", 0),
+        ("heartbeat_in", "minimum", 0),
+        ("device", "maxLength", inputs.MAX_LABEL_LENGTH),
+        ("content", "maxLength", inputs.MAX_LABEL_LENGTH),
+        ("replace", "const", OLDEST),
+        ("replace", "const", STALEST),
+        ("replace", "pattern", f"^{streams.STREAM_ID.pattern}$"),
+    }
+
+
+def test_each_figure_in_the_words_of_the_document_is_the_constant_of_the_code() -> None:
+    components = openapi_document(FULL)["components"]
+    answers = components["responses"]
+    assert f" {inputs.BODY_DEADLINE_SECONDS:g} s " in answers["RequestTimeout"]["description"]
+    kibibytes = f" {inputs.MAX_BODY_BYTES // 1024} KiB."
+    assert kibibytes in answers["ContentTooLarge"]["description"]
+    assert components["headers"]["Retry-After"]["example"] == RETRY_AFTER_SECONDS
+    jitter = f"jittered by {JITTER * 100:g} %"
+    beat = components["schemas"]["RenewedStream"]["properties"]["heartbeat_in"]
+    assert f"a third of the lease, {jitter}" in beat["description"]
+    assert f"`{TYPE_PREFIX}`" in openapi_document(FULL)["info"]["description"]
+
+
+def limits(part: Any, name: str = "") -> Iterator[tuple[str, str, Any]]:
+    """Each limit in a document: whose, which and how much."""
+    if isinstance(part, list):
+        for one in part:
+            yield from limits(one, name)
+    if not isinstance(part, dict):
+        return
+    for key, value in part.items():
+        if isinstance(value, dict | list):
+            yield from limits(value, name if key in KEYWORDS else key)
+        elif key in LIMITS and not str(value).startswith(TYPE_PREFIX):
+            yield name, key, value
 
 
 def test_problems_in_the_code_and_in_the_document_are_the_same() -> None:
@@ -305,6 +417,50 @@ async def test_every_documented_answer_is_given(
     response = await _given(service, name, status, kind)
     judge = Judge(openapi_document(FULL))
     assert await judge.judge(name, response) == (status, kind)
+
+
+START = Draft202012Validator(
+    openapi_document(PLAIN)["components"]["schemas"]["StartRequest"]
+).is_valid
+NAMED = st.from_regex(streams.STREAM_ID, fullmatch=True) | st.sampled_from((OLDEST, STALEST))
+LABELS = st.none() | st.text(st.characters(codec="utf-8"), max_size=210)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(st.characters(codec="utf-8"), max_size=30),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=4,
+)
+REQUESTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "device": LABELS,
+        "content": LABELS,
+        "replace": st.none() | NAMED | NAMED.map(lambda name: name + "x") | ANYTHING,
+    },
+)
+
+
+async def test_a_start_is_refused_with_400_exactly_where_the_document_forbids_it(
+    serve: Callable[..., Awaitable[Service]],
+) -> None:
+    service = await serve(PLAIN)
+    said = {True: 0, False: 0}
+
+    async def ask(body: object) -> None:
+        json_type = {"Content-Type": "application/json"}
+        answer = await service.ask("startStream", data=json.dumps(body), headers=json_type)
+        allowed = START(body)
+        assert (answer.status != 400) is allowed, body
+        said[allowed] += 1
+
+    loop = asyncio.get_running_loop()
+
+    @hypothesis.settings(max_examples=300, deadline=None)
+    @given(body=REQUESTS | REQUESTS | ANYTHING)
+    def check(body: object) -> None:
+        asyncio.run_coroutine_threadsafe(ask(body), loop).result()
+
+    await asyncio.to_thread(check)
+    assert min(said.values()) > 30
 
 
 SESSIONS: list[dict[str, str]] = [
