@@ -4,6 +4,11 @@ While a command is in flight, new work gathers; when it returns, all of it goes 
 There is no timer: an idle service adds no delay, and the busier it is, the more requests share the
 fixed price of a command. Databases have written their logs like this since the 1980s (DeWitt et
 al., "Implementation Techniques for Main Memory Database Systems", SIGMOD 1984).
+
+Batches are fair: an account (a key) has at most `MAX_SHARE` places in the queue at a time. What it
+asks for beyond that stands aside, in order, until one of its places is free; and what has to be
+carried out again keeps its place but goes to the back of the queue. So whatever one account sends,
+at most `MAX_SHARE` of its items are ahead of anybody else's.
 """
 
 from __future__ import annotations
@@ -12,29 +17,35 @@ import asyncio
 from collections import deque
 from copy import copy
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar
 
 from stream_service.streams import StoreUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_Entry: TypeAlias = "tuple[Item, asyncio.Future[Result], Hashable]"
 
 MAX_BATCH = 128
 """How many items may share a command."""
 
+MAX_SHARE = 8
+"""How many of one account's items may share a command with others'."""
+
 MAX_WAITING = 8192
 """How many items may wait for the next command. More would only wait to time out."""
 
+MAX_ASIDE = MAX_WAITING // 8
+"""How many items of one account may stand aside, so that it cannot use up the room of all."""
 
 DEADLINE_SECONDS = 2.0
 """How long a caller waits for an answer at most; a command in flight then still finishes."""
 
 
 class Again(Enum):
-    """Stands for the result of an item that has to be carried out once more, in the next batch."""
+    """Stands for the result of an item that has to be carried out once more, in its turn."""
 
     AGAIN = 1
 
@@ -47,14 +58,20 @@ class OverloadedError(StoreUnavailableError):
 
 
 class GroupCommit(Generic[Item, Result]):
-    """Gathers single items into batches for `commit`, one batch at a time, in order of arrival."""
+    """Gathers single items into batches for `commit`, one batch at a time, in order of arrival.
 
-    def __init__(
+    Of each account only `max_share` items are in the queue or in flight at a time.
+    """
+
+    def __init__(  # noqa: PLR0913 - bounds, which tests set
         self,
         commit: Callable[[list[Item]], Awaitable[Sequence[Result | Again]]],
         *,
+        account: Callable[[Item], Hashable] | None = None,
         max_batch: int = MAX_BATCH,
+        max_share: int = MAX_SHARE,
         max_waiting: int = MAX_WAITING,
+        max_aside: int = MAX_ASIDE,
         deadline_seconds: float = DEADLINE_SECONDS,
         observe: Callable[[int, float], None] | None = None,
     ) -> None:
@@ -63,19 +80,30 @@ class GroupCommit(Generic[Item, Result]):
         Args:
             commit: Carries out a batch: one result per item, in order. What it raises fails this
                 batch's members and nobody else.
+            account: Tells whose item it is. None if that does not matter: then nobody's share is
+                bounded.
             max_batch: How many items a batch may have.
+            max_share: How many of them may be one account's.
             max_waiting: How many items may wait while a batch is in flight.
+            max_aside: How many of them may be one account's beyond its share.
             deadline_seconds: How long a caller waits at most.
             observe: Told of each batch that goes: its size, and for how many seconds the first of
                 it waited.
         """
         self._commit = commit
+        self._account = account
         self._max_batch = max_batch
+        self._max_share = max_share
         self._max_waiting = max_waiting
+        self._max_aside = max_aside
         self._deadline = deadline_seconds
         self._observe = observe
         self._first_waits_since = 0.0
-        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._waiting: deque[_Entry[Item, Result]] = deque()
+        # How many places in the queue and in flight each account has, and who stands aside for one.
+        self._places: dict[Hashable, int] = {}
+        self._aside: dict[Hashable, deque[_Entry[Item, Result]]] = {}
+        self._standing_aside = 0
         self._worker: asyncio.Task[None] | None = None
         # All wait equally long, so one timer, for the oldest, serves them all.
         self._deadlines: deque[tuple[float, asyncio.Future[Result]]] = deque()
@@ -91,16 +119,26 @@ class GroupCommit(Generic[Item, Result]):
             The result to be; `StoreUnavailableError` if it takes longer than the deadline.
 
         Raises:
-            OverloadedError: `max_waiting` items wait already.
+            OverloadedError: `max_waiting` items wait already, or `max_aside` of this account.
         """
-        if len(self._waiting) >= self._max_waiting:
+        if len(self._waiting) + self._standing_aside >= self._max_waiting:
+            raise OverloadedError("overloaded")
+        account = None if self._account is None else self._account(item)
+        places = 0 if account is None else self._places.get(account, 0)
+        if places >= self._max_share and len(self._aside.get(account, ())) >= self._max_aside:
             raise OverloadedError("overloaded")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
         now = loop.time()
         if not self._waiting:
             self._first_waits_since = now
-        self._waiting.append((item, future))
+        if places >= self._max_share:
+            self._aside.setdefault(account, deque()).append((item, future, account))
+            self._standing_aside += 1
+        else:
+            self._waiting.append((item, future, account))
+            if account is not None:
+                self._places[account] = places + 1
         deadlines = self._deadlines
         while deadlines and deadlines[0][1].done():
             deadlines.popleft()
@@ -133,19 +171,19 @@ class GroupCommit(Generic[Item, Result]):
         try:
             while self._waiting:
                 await self._gather()
-                items: list[Item] = []
-                futures: list[asyncio.Future[Result]] = []
-                while self._waiting and len(items) < self._max_batch:
-                    item, future = self._waiting.popleft()
-                    if not future.done():
-                        items.append(item)
-                        futures.append(future)
-                if items:
+                batch: list[_Entry[Item, Result]] = []
+                while self._waiting and len(batch) < self._max_batch:
+                    entry = self._waiting.popleft()
+                    if entry[1].done():
+                        self._leave((entry,))
+                    else:
+                        batch.append(entry)
+                if batch:
                     if self._observe is not None:
                         now = asyncio.get_running_loop().time()
-                        self._observe(len(items), now - self._first_waits_since)
+                        self._observe(len(batch), now - self._first_waits_since)
                         self._first_waits_since = now
-                    await self._carry_out(items, futures)
+                    await self._carry_out(batch)
         finally:
             self._worker = None
 
@@ -160,20 +198,41 @@ class GroupCommit(Generic[Item, Result]):
             await asyncio.sleep(0)
             idle_turns = idle_turns + 1 if len(self._waiting) == before else 0
 
-    async def _carry_out(self, items: list[Item], futures: list[asyncio.Future[Result]]) -> None:
+    async def _carry_out(self, batch: list[_Entry[Item, Result]]) -> None:
+        again: list[_Entry[Item, Result]] = []
         try:
-            results = await self._commit(items)
-            answers = list(zip(items, futures, results, strict=True))
+            results = await self._commit([item for item, _, _ in batch])
+            for entry, result in zip(batch, results, strict=True):
+                future = entry[1]
+                if future.done():
+                    continue
+                if result is AGAIN:
+                    again.append(entry)
+                else:
+                    future.set_result(result)
         except Exception as error:  # noqa: BLE001 - it is raised again, in every member
-            for future in futures:
+            for _, future, _ in batch:
                 if not future.done():
                     # One each: an exception collects the traceback of whoever it is raised in.
                     future.set_exception(copy(error))
-            return
-        again: list[tuple[Item, asyncio.Future[Result]]] = []
-        for item, future, result in answers:
-            if result is AGAIN:
-                again.append((item, future))
-            elif not future.done():
-                future.set_result(result)
-        self._waiting.extendleft(reversed(again))
+            again.clear()
+        # Those who go again were there before those who stand aside.
+        self._waiting.extend(again)
+        self._leave([entry for entry in batch if entry[1].done()] if again else batch)
+
+    def _leave(self, entries: Iterable[_Entry[Item, Result]]) -> None:
+        """Give their places back, each to the first of its account who stands aside, if any."""
+        places, aside = self._places, self._aside
+        for _, _, account in entries:
+            if account is None:
+                return
+            if aside and account in aside:
+                line = aside[account]
+                self._waiting.append(line.popleft())
+                self._standing_aside -= 1
+                if not line:
+                    del aside[account]
+            elif places[account] == 1:
+                del places[account]
+            else:
+                places[account] -= 1

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from operator import attrgetter, itemgetter
 from random import random
 from typing import TYPE_CHECKING
 
@@ -96,13 +97,18 @@ class Limiter:
         self._lease = lease
         self._clock = clock
         self._seen = _SeenStreams()
+        # No session fills a batch.
+        of_start: Callable[[Start], str] = attrgetter("session")
+        of_place: Callable[[Place], str] = itemgetter(0)
         self._starts: GroupCommit[Start, Started | LimitReachedError]
-        self._starts = GroupCommit(self._try, observe=partial(on_batch, "start"))
+        self._starts = GroupCommit(self._try, account=of_start, observe=partial(on_batch, "start"))
         self._beats: GroupCommit[Place, Stream | Exception]
-        self._beats = GroupCommit(self._renew, observe=partial(on_batch, "heartbeat"))
-        self._stops = GroupCommit(self._end, observe=partial(on_batch, "stop"))
-        self._lists = GroupCommit(self._read, observe=partial(on_batch, "list"))
-        self._looks = GroupCommit(self._look, observe=partial(on_batch, "look"))
+        self._beats = GroupCommit(
+            self._renew, account=of_place, observe=partial(on_batch, "heartbeat")
+        )
+        self._stops = GroupCommit(self._end, account=of_place, observe=partial(on_batch, "stop"))
+        self._lists = GroupCommit(self._read, account=str, observe=partial(on_batch, "list"))
+        self._looks = GroupCommit(self._look, account=of_place, observe=partial(on_batch, "look"))
 
     async def finish(self) -> None:
         """Return when everything that was accepted has been carried out."""

@@ -159,7 +159,7 @@ async def test_a_command_that_answers_for_too_few_fails_its_members(database: Da
         await group(1)
 
 
-async def test_an_item_that_has_to_go_again_is_first_in_the_next_batch() -> None:
+async def test_an_item_that_has_to_go_again_waits_its_turn() -> None:
     batches: list[list[int]] = []
 
     async def reluctant(items: list[int]) -> list[int | Again]:
@@ -168,7 +168,116 @@ async def test_an_item_that_has_to_go_again_is_first_in_the_next_batch() -> None
 
     group: Group = GroupCommit(reluctant, max_batch=3)
     assert await asyncio.gather(*(group(n) for n in (1, 2, 3, 4))) == [1, 2, 3, 4]
-    assert batches == [[1, 2, 3], [2, 3, 4]]
+    assert batches == [[1, 2, 3], [4, 2, 3]]
+
+
+def _tens(item: int) -> int:
+    """The account of an item: 12 and 17 are of one, 20 is of another."""
+    return item // 10
+
+
+async def test_an_account_has_no_more_than_its_share_of_a_batch_and_keeps_its_order(
+    database: Database,
+) -> None:
+    group: Group = GroupCommit(database, account=_tens, max_share=2)
+    tasks = [asyncio.ensure_future(group(n)) for n in (10, 11, 12, 13, 14, 20, 21)]
+    for _ in range(3):
+        database.answer()
+    await asyncio.gather(*tasks)
+    assert database.batches == [[10, 11, 20, 21], [12, 13], [14]]
+
+
+async def test_whatever_one_account_sends_only_its_share_is_ahead_of_anybody_else(
+    database: Database,
+) -> None:
+    group: Group = GroupCommit(database, account=_tens, max_batch=4, max_share=2)
+    first = asyncio.ensure_future(group(70))
+    await database.begun.acquire()
+    flood = [asyncio.ensure_future(group(10 + n % 10)) for n in range(100)]
+    late = asyncio.ensure_future(group(20))
+    for _ in range(2):
+        database.answer()
+    assert await first == 700
+    assert await late == 200
+    assert database.batches == [[70], [10, 11, 20]]
+    for _ in range(49):
+        database.answer()
+    await asyncio.gather(*flood)
+
+
+async def test_of_one_account_those_who_go_again_are_served_in_order_of_arrival() -> None:
+    """As starts that replace the oldest: of all who try at once, one succeeds."""
+    batches: list[list[int]] = []
+
+    async def one_at_a_time(items: list[int]) -> list[int | Again]:
+        batches.append(items)
+        return [items[0], *[AGAIN] * (len(items) - 1)]
+
+    group: Group = GroupCommit(one_at_a_time, account=_tens, max_share=3)
+    done: list[int] = []
+
+    async def ask(item: int) -> None:
+        done.append(await group(item))
+
+    await asyncio.gather(*(ask(n) for n in range(10, 16)))
+    assert done == [10, 11, 12, 13, 14, 15]
+    assert batches == [[10, 11, 12], [11, 12, 13], [12, 13, 14], [13, 14, 15], [14, 15], [15]]
+
+
+async def test_an_account_that_asks_for_too_much_is_refused_alone(database: Database) -> None:
+    group: Group = GroupCommit(database, account=_tens, max_share=1, max_aside=2)
+    tasks = [asyncio.ensure_future(group(n)) for n in (10, 11, 12)]
+    with pytest.raises(OverloadedError):
+        await group(13)
+    other = asyncio.ensure_future(group(20))
+    for _ in range(3):
+        database.answer()
+    assert await asyncio.gather(*tasks, other) == [100, 110, 120, 200]
+
+
+async def test_who_stands_aside_counts_towards_the_bound_of_all(database: Database) -> None:
+    group: Group = GroupCommit(database, account=_tens, max_share=1, max_waiting=3)
+    tasks = [asyncio.ensure_future(group(n)) for n in (10, 11, 12)]
+    with pytest.raises(OverloadedError):
+        await group(20)
+    for _ in range(3):
+        database.answer()
+    assert await asyncio.gather(*tasks) == [100, 110, 120]
+
+
+async def test_an_account_has_its_whole_share_again_after_failures_deadlines_and_cancellations(
+    database: Database,
+) -> None:
+    group: Group = GroupCommit(database, account=_tens, max_share=2, deadline_seconds=0.3)
+    failing = [asyncio.ensure_future(group(n)) for n in (10, 11, 12)]
+    await database.begun.acquire()
+    failing[2].cancel()
+    database.answer(StoreUnavailableError("away"))
+    outcomes = await asyncio.gather(*failing, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [
+        StoreUnavailableError,
+        StoreUnavailableError,
+        asyncio.CancelledError,
+    ]
+    late = [asyncio.ensure_future(group(n)) for n in range(13, 18)]
+    outcomes = await asyncio.gather(*late, return_exceptions=True)
+    assert {repr(outcome) for outcome in outcomes} == {"StoreUnavailableError('deadline')"}
+    database.answer()
+    await group.finish()
+    assert database.batches == [[10, 11], [13, 14]]
+    tasks = [asyncio.ensure_future(group(n)) for n in (18, 19)]
+    database.answer()
+    assert await asyncio.gather(*tasks) == [180, 190]
+    assert database.batches[2:] == [[18, 19]]
+
+
+async def test_finish_waits_for_those_who_stand_aside(database: Database) -> None:
+    group: Group = GroupCommit(database, account=_tens, max_share=1)
+    tasks = [asyncio.ensure_future(group(n)) for n in (10, 11, 12)]
+    for _ in range(3):
+        database.answer()
+    await group.finish()
+    assert [task.result() for task in tasks] == [100, 110, 120]
 
 
 async def test_a_caller_gets_an_answer_within_the_deadline(database: Database) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 import sys
+from collections import deque
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from stream_service.process import server
 from stream_service.streams import new_token, utc_now
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pymongo import UpdateOne
 
 # What these modules import is theirs alone, by mypy.
@@ -25,7 +28,8 @@ _handlers: Any = handlers
 _server: Any = server
 _operation = store._operation  # noqa: SLF001 - the claim itself
 _session_of = _handlers.session_of
-_group: dict[str, Any] = GroupCommit.__init__.__kwdefaults__ or {}
+_group_init = GroupCommit.__init__
+_group: dict[str, Any] = _group_init.__kwdefaults__ or {}
 
 
 def _claims_whatever_is_there(write: store.Write, now: datetime) -> UpdateOne:
@@ -40,6 +44,16 @@ def _claims_beside_what_is_there(write: store.Write, now: datetime) -> UpdateOne
     if write.victim is None:
         made._filter["_id"] += f"/{new_token()}"  # noqa: SLF001
     return made  # type: ignore[no-any-return]
+
+
+class _Impatient(deque[Any]):
+    def extend(self, again: Iterable[Any]) -> None:
+        self.extendleft(reversed(list(again)))
+
+
+def _who_goes_again_comes_first(self: Any, *args: Any, **options: Any) -> None:
+    _group_init(self, *args, **options)
+    self._waiting = _Impatient()
 
 
 def _tells_the_session(request: Any) -> Any:
@@ -59,6 +73,9 @@ def change(what: str) -> None:
             _group["deadline_seconds"] = float(value)
         case "bound":
             _group["max_waiting"] = int(value)
+        case "unfair":
+            _group["max_share"] = 1_000_000
+            GroupCommit.__init__ = _who_goes_again_comes_first  # type: ignore[method-assign]
         case "clock":
             ahead = timedelta(seconds=float(value))
             shifted = functools.partial(_server.create_app, clock=lambda: utc_now() + ahead)
