@@ -1,5 +1,6 @@
 PYTHON ?= python3
 VENV := .venv
+PYTHONS := 3.11 3.12 3.13 3.14
 BIN := $(VENV)/bin
 AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
@@ -7,7 +8,7 @@ UV_COMPILE := $(VENV)/uv/bin/uv pip compile --quiet --universal --generate-hashe
 	--python-version 3.11 --prerelease if-necessary-or-explicit --upgrade pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test check test-faults test-deploy test-e2e bench format lock clean
+.PHONY: help run install test test-pythons check test-faults test-deploy test-e2e bench format lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +20,21 @@ install: $(VENV)/.serve  ## Install what a deployment needs, to serve on MONGO_U
 
 test: $(VENV)/.dev  ## Prove it: the tests, on an embedded database or on MONGO_URL
 	$(BIN)/python -m pytest
+
+# What pyenv has is found though none of it may be in PATH.
+test-pythons:  ## Run the tests on each Python from 3.11 on that this machine has
+	@tested=; missing=; for version in $(PYTHONS); do \
+		found=; \
+		for python in python$$version "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$version.*/bin/python; do \
+			"$$python" -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != sys.argv[1])' \
+				$$version 2>/dev/null && { found=$$python; break; }; \
+		done; \
+		if test -z "$$found"; then missing="$$missing $$version"; continue; fi; \
+		echo "== $$("$$found" --version): $$found"; \
+		$(MAKE) --no-print-directory test VENV=.pythons/$$version PYTHON="$$found" || exit 1; \
+		tested="$$tested $$version"; \
+	done; \
+	echo "== passed on Python$${tested:- none}; not on this machine:$${missing:- none}"; test -n "$$tested"
 
 test-e2e: $(VENV)/.e2e  ## Prove the pages and the player client in Chromium, installing it if missing
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -qqy chromium; } || { \
@@ -72,7 +88,7 @@ lock: | $(VENV)/bin  ## Look for newer dependencies and lock them in requirement
 		--output-file requirements/faults.txt
 
 clean:  ## Remove what make made, except ./data
-	rm -rf $(VENV) tests/deploy/node_modules .coverage* .e2e .hypothesis .mypy_cache \
+	rm -rf $(VENV) .pythons tests/deploy/node_modules .coverage* .e2e .hypothesis .mypy_cache \
 		.pytest_cache .ruff_cache
 
 tests/deploy/node_modules/.package-lock.json: tests/deploy/package-lock.json
