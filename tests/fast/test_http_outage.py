@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from aiohttp import web
     from pytest_aiohttp.plugin import AiohttpClient
 
-LATITUDE_SECONDS = 1.0
-"""For a busy machine."""
+LATITUDE_SECONDS = 8.0
+"""For a slow machine. Without a deadline it would be the 30 s of the driver."""
 
 STREAM = "/streams/0-AAAAAAAAAAAAAAAAAAAAAA"
 ROUTES = [
@@ -71,10 +71,8 @@ async def test_without_its_store_every_route_says_so_within_the_deadline(api: Ap
 
 
 async def test_without_its_store_the_process_is_still_alive(api: Api) -> None:
-    began = time.monotonic()
     answer = await api.ask("GET", "/health/live", session=None)
     assert (answer.status, answer.raw) == (200, b'{"status":"UP"}')
-    assert time.monotonic() - began < 1
 
 
 async def test_bad_input_is_refused_as_such_even_without_the_store(api: Api) -> None:

@@ -8,7 +8,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -80,10 +79,8 @@ def test_a_database_that_ends_first_ends_the_service_which_says_so(tmp_path: Pat
     with _embedded(tmp_path) as service:
         assert service.url
         [database] = service.children
-        began = time.monotonic()
         os.kill(database, signal.SIGKILL)
         assert service.status() == 1
-        assert time.monotonic() - began < 10
     [ended] = [line for line in service.events if line["event"] == "embedded database ended"]
     assert ended["level"] == "CRITICAL"
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
+from stream_service.process.server import GRACE_SECONDS
 from tests.support.processes import Service, read_answer
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def test_a_stop_signal_ends_an_idle_service_at_once_in_spite_of_a_kept_connectio
         began = time.monotonic()
         service.signal(signal.SIGTERM)
         assert service.status() == 0
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < GRACE_SECONDS
         assert kept.recv(1) == b""
 
 

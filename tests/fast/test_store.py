@@ -22,7 +22,6 @@ from stream_service.streams import (
     StreamNotFoundError,
     new_token,
     stream_id_of,
-    utc_now,
 )
 
 if TYPE_CHECKING:
@@ -32,9 +31,13 @@ if TYPE_CHECKING:
 
     from tests.conftest import Commands
 
-NOW = utc_now()
+NOW = datetime(2100, 1, 1, 20, 15, tzinfo=UTC)
+"""Far ahead, so that no database sweeps what a test puts there, however slow the machine is."""
 SECOND = timedelta(seconds=1)
 LEASE = 60 * SECOND
+
+LATITUDE_SECONDS = 8.0
+"""For a slow machine. Without its own limit the driver would look for a server for 30 s."""
 
 
 def streaming(
@@ -594,7 +597,7 @@ async def test_a_database_that_is_away_is_reported_within_the_time_of_one_comman
     store.close()
 
     assert [type(answer) for answer in answers] == [StoreUnavailableError] * len(answers)
-    assert took < 2 * COMMAND_TIMEOUT.total_seconds()
+    assert took < COMMAND_TIMEOUT.total_seconds() + LATITUDE_SECONDS
 
 
 async def test_a_database_that_fails_is_reported_without_its_words(

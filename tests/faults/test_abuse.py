@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.faults.conftest import Serve
     from tests.faults.database import Database
 
-pytestmark = pytest.mark.timeout(200)
+pytestmark = pytest.mark.timeout(600)
 
 IDLE = 2000
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.faults.conftest import Serve
     from tests.faults.database import Database
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(400)
 
 LEASE_SECONDS = 6
 

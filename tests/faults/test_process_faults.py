@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.faults.conftest import Serve
     from tests.faults.database import Database
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(400)
 
 EXIT_SECONDS = GRACE_SECONDS + 2.0
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.faults.conftest import Serve
     from tests.faults.database import Database
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1200)
 
 
 async def _race(

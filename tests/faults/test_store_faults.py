@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tests.faults.conftest import Serve
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(800)
 
 RECOVERY_SECONDS = 2.0
 
