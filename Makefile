@@ -16,7 +16,7 @@ help:  ## Show this list
 run: $(VENV)/.run  ## Serve on port 3001 with an embedded database in ./data
 	@exec $(BIN)/python -m stream_service --embedded
 
-install: $(VENV)/.serve  ## Install what a deployment needs, to serve on MONGO_URL
+install: $(VENV)/.serve$(if $(TRACING),-tracing)  ## Install what a deployment needs, to serve on MONGO_URL; TRACING=1 adds OpenTelemetry
 
 test: $(VENV)/.dev  ## Prove it: the tests, on an embedded database or on MONGO_URL
 	$(BIN)/python -m pytest
@@ -80,6 +80,8 @@ lock: | $(VENV)/bin  ## Look for newer dependencies and lock them in requirement
 		--output-file requirements/run.txt
 	$(UV_COMPILE) --extra embedded --extra tracing --group dev \
 		--constraint requirements/run.txt --output-file requirements/dev.txt
+	$(UV_COMPILE) --extra tracing --constraint requirements/dev.txt \
+		--output-file requirements/serve-tracing.txt
 	$(UV_COMPILE) --extra embedded --extra tracing --group dev --group e2e \
 		--constraint requirements/dev.txt --output-file requirements/e2e.txt
 	$(UV_COMPILE) --extra embedded --group bench --constraint requirements/run.txt \
@@ -101,7 +103,8 @@ $(VENV)/bin:
 	$(PYTHON) -m venv $(VENV)
 
 # One environment for all: what is installed later adds to what is there.
-$(VENV)/.serve $(VENV)/.run $(VENV)/.dev $(VENV)/.faults $(VENV)/.e2e $(VENV)/.bench: \
+$(VENV)/.serve-tracing: | $(VENV)/.serve
+$(VENV)/.serve $(VENV)/.serve-tracing $(VENV)/.run $(VENV)/.dev $(VENV)/.faults $(VENV)/.e2e $(VENV)/.bench: \
 		$(VENV)/.%: requirements/%.txt | $(VENV)/bin
 	$(PIP_INSTALL) --requirement $<
 	@touch $@

@@ -1,6 +1,6 @@
-// The virtual environment that belongs to this checkout's lock.
+// The virtual environment that belongs to this checkout's locks.
 //
-// Each lock has one of its own, so that a deployment never changes packages under a running
+// Each state of them has one of its own, so that a deployment never changes packages under a running
 // process, and going back to an earlier lock finds its environment ready.
 'use strict';
 
@@ -12,8 +12,11 @@ const root = path.dirname(__dirname);
 
 /** Its name, whether it is there or not. */
 function venvName() {
-  const lock = fs.readFileSync(path.join(root, 'requirements', 'serve.txt'));
-  return `.venv-${createHash('sha256').update(lock).digest('hex').slice(0, 12)}`;
+  const hash = createHash('sha256');
+  for (const lock of ['serve.txt', 'serve-tracing.txt']) {
+    hash.update(fs.readFileSync(path.join(root, 'requirements', lock)));
+  }
+  return `.venv-${hash.digest('hex').slice(0, 12)}`;
 }
 
 /** Its path if deploy/release.sh has built it, or that of the one which `make install` builds. */

@@ -103,7 +103,7 @@ def _program() -> str:
     if program is None:
         raise EmbeddedError(
             "--embedded needs the embedded database, which is not installed: "
-            "pip install 'stream-service[embedded]', or set MONGO_URL and leave --embedded out"
+            "run `make run`, which installs it, or set MONGO_URL and leave --embedded out"
         )
     return program
 

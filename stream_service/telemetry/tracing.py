@@ -38,8 +38,8 @@ def tracing() -> Iterator[None]:
         # ruff: enable[PLC0415]
     except ImportError:
         raise SettingsError(
-            f"{' or '.join(_ENDPOINTS)} is set, but tracing is not installed: "
-            "pip install 'stream-service[tracing]'"
+            f"{' or '.join(_ENDPOINTS)} is set, but OpenTelemetry is not installed: "
+            "run `make install TRACING=1`, or unset it"
         ) from None
     # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES, where set, go before this name.
     provider = TracerProvider(resource=Resource.create({"service.name": "stream-service"}))

@@ -121,7 +121,7 @@ def test_without_the_extra_one_line_says_what_to_install(tmp_path: Path) -> None
     with Service(*arguments, program=_embedding("no-such-database")) as service:
         assert service.status() == 1
     [line] = service.log
-    assert "pip install 'stream-service[embedded]'" in line
+    assert "`make run`, which installs it" in line
 
 
 def test_a_database_that_ends_at_once_is_told_with_its_log(tmp_path: Path) -> None:

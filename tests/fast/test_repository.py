@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
+import re
+import tomllib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +15,16 @@ from tests.support.processes import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+NOT_OURS = {"node_modules", "build", "data", "static", "__pycache__"}
+"""Folders of what others wrote, or of what is made."""
+
+# Not one line alone: a command may be broken, and a message put together from several strings.
+INSTALLS_BY_NAME = re.compile(
+    r"""\b(?: pipx?3? | uvx? | npx | npm | pnpm | yarn ) \b [^\n;|&`]*? [\s"'\\]
+    (?! [./~] ) (?: @[\w-]+/ )? stream [-_] (?: admission [-_] )? service [\w-]* (?! [\w./-] )""",
+    re.VERBOSE,
+)
 
 CLOCKS = {"utc_now", "now", "utcnow", "today", "time", "monotonic", "perf_counter"}
 
@@ -58,3 +72,66 @@ def test_no_test_takes_the_time_when_it_is_imported_for_it_would_be_stale_when_u
 )
 def test_a_time_taken_at_import_is_found(source: str) -> None:
     assert len(_times_taken_at_import(source)) == 1
+
+
+def _texts() -> Iterator[tuple[Path, str]]:
+    for folder, subfolders, files in os.walk(ROOT):
+        subfolders[:] = sorted(
+            name
+            for name in subfolders
+            if name not in NOT_OURS
+            and not name.endswith(".egg-info")
+            and (name == ".ci" or not name.startswith("."))
+        )
+        for path in (Path(folder, name) for name in sorted(files)):
+            try:
+                yield path, path.read_text()
+            except UnicodeDecodeError:
+                continue
+
+
+def test_nothing_tells_anybody_to_install_a_public_package_by_a_name_that_is_not_ours() -> None:
+    # Others own "stream-service" on the package index, and our own name is not published there.
+    found = [
+        f"{path.relative_to(ROOT)}: {match[0]}"
+        for path, text in _texts()
+        if path != Path(__file__)
+        for match in INSTALLS_BY_NAME.finditer(text)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "pip install 'stream-service[tracing]'",
+        "python -m pip install --upgrade stream_service",
+        "pipx install stream-admission-service==1.0",
+        "uvx stream-service",
+        "npm install stream-service-client",
+        'npm i "@somebody/stream-service"',
+    ],
+)
+def test_an_installation_by_name_is_found(line: str) -> None:
+    assert INSTALLS_BY_NAME.search(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "pip install .",
+        "pip install ./stream-service",
+        "npm install ../stream-service/client",
+        "npm install ./stream-service-client-1.0.0.tgz",
+        "make install TRACING=1 && stream-service --help",
+        "pip install --require-hashes -r requirements/serve.txt; stream-service",
+    ],
+)
+def test_an_installation_from_a_path_is_none_by_name(line: str) -> None:
+    assert not INSTALLS_BY_NAME.search(line)
+
+
+def test_the_distribution_is_not_called_as_one_of_somebody_else() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["name"] != "stream-service"
+    assert list(project["scripts"]) == ["stream-service"]
