@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from stream_service.api import handlers
-from stream_service.api.access import gateway_only
+from stream_service.api.access import token_required
 from stream_service.api.inputs import MAX_BODY_BYTES
 from stream_service.api.problems import problems
 from stream_service.keys import LIMITER, METRICS, RECENT, SAMPLER, SETTINGS, STORE
@@ -46,7 +46,11 @@ def create_app(
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app[METRICS] = metrics = Metrics()
     app.middlewares.extend(
-        [request_log(app, metrics), problems, *gateway_only(settings.gateway_tokens)]
+        [
+            request_log(app, metrics),
+            problems,
+            *token_required(settings.gateway_tokens, settings.operator_tokens),
+        ]
     )
     if store is None:
         retention = timedelta(seconds=settings.stream_retention_seconds)

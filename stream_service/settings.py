@@ -41,6 +41,7 @@ class Settings:
     stream_retention_seconds: int = 300
     stream_limit_header: str | None = None
     gateway_tokens: tuple[str, ...] = field(default=(), repr=False)
+    operator_tokens: tuple[str, ...] = field(default=(), repr=False)
     reuse_port: bool = False
     listener_dir: Path | None = None
     drain_seconds: int = 0
@@ -73,7 +74,8 @@ class Settings:
                 env, "STREAM_RETENTION_SECONDS", _DEFAULT.stream_retention_seconds, 0, 31_536_000
             ),
             stream_limit_header=_limit_header(env),
-            gateway_tokens=_tokens(env),
+            gateway_tokens=_tokens(env, "GATEWAY_TOKEN"),
+            operator_tokens=_operator_tokens(env),
             reuse_port=_integer(env, "REUSE_PORT", 0, 0, 1) == 1,
             listener_dir=Path(env["LISTENER_DIR"]) if "LISTENER_DIR" in env else None,
             drain_seconds=_integer(env, "DRAIN_SECONDS", _DEFAULT.drain_seconds, 0, 3600),
@@ -131,13 +133,22 @@ def _limit_header(env: Mapping[str, str]) -> str | None:
     return name
 
 
-def _tokens(env: Mapping[str, str]) -> tuple[str, ...]:
-    if "GATEWAY_TOKEN" not in env:
+def _operator_tokens(env: Mapping[str, str]) -> tuple[str, ...]:
+    tokens = _tokens(env, "OPERATOR_TOKEN")
+    if not set(tokens).isdisjoint(_tokens(env, "GATEWAY_TOKEN")):
+        raise SettingsError(
+            "OPERATOR_TOKEN must not be the same as GATEWAY_TOKEN: the gateway would be an operator"
+        )
+    return tokens
+
+
+def _tokens(env: Mapping[str, str], name: str) -> tuple[str, ...]:
+    if name not in env:
         return ()
-    tokens = tuple(token.strip() for token in env["GATEWAY_TOKEN"].split(","))
+    tokens = tuple(token.strip() for token in env[name].split(","))
     if not all(_BEARER_TOKEN.fullmatch(token) for token in tokens):
         raise SettingsError(
-            "GATEWAY_TOKEN must be one bearer token (A-Z a-z 0-9 - . _ ~ + / and = at the end), "
+            f"{name} must be one bearer token (A-Z a-z 0-9 - . _ ~ + / and = at the end), "
             "or several with commas between them while one is being rotated out"
         )
     return tokens

@@ -1,7 +1,8 @@
-"""Lets nobody but the gateway in, where it has a token."""
+"""Who may ask for what: the gateway for viewers, operators for everything."""
 
 from __future__ import annotations
 
+from base64 import b64decode
 from hmac import compare_digest
 from typing import TYPE_CHECKING
 
@@ -14,31 +15,97 @@ if TYPE_CHECKING:
 
     from aiohttp.typedefs import Handler, Middleware
 
-_OPEN_PATHS = ("/health", "/health/live")
+OPEN = frozenset({"/health", "/health/live", "/.well-known/jwks.json"})
+"""Templates of the routes that need no token."""
+
+VIEWERS_API = frozenset(
+    {
+        "/watch",
+        "/streams",
+        "/streams/{stream_id}",
+        "/streams/{stream_id}/heartbeat",
+        "/streams/{stream_id}/stop",
+        "/playback/check",
+        "/client.js",
+        "/openapi.json",
+    }
+)
+"""Templates of the routes that the gateway's token opens. All others are for operators."""
+
+_BEARER = 'Bearer realm="stream-service"'
+_BASIC = 'Basic realm="stream-service", charset="UTF-8"'
 
 
-def gateway_only(tokens: Sequence[str]) -> list[Middleware]:
-    """Require `Authorization: Bearer` with one of these tokens, everywhere but under `/health`.
+def token_required(
+    gateway_tokens: Sequence[str], operator_tokens: Sequence[str]
+) -> list[Middleware]:
+    """Require a token in `Authorization`, everywhere but on the open routes.
+
+    The gateway's opens the viewers' API, as Bearer. An operator's opens everything, as Bearer or as
+    the password of Basic, so that a browser can ask for it. Where there is none of an operator, the
+    gateway's opens everything.
 
     Args:
-        tokens: Any of them will do, so that one can be rotated out; with none, nothing is required.
+        gateway_tokens: Any of them will do, so that one can be rotated out.
+        operator_tokens: Likewise. With neither, nothing is required.
     """
-    wanted = [f"Bearer {token}".encode() for token in tokens]
+    operators = [token.encode() for token in operator_tokens]
+    everybody = [*operators, *(token.encode() for token in gateway_tokens)]
 
     @web.middleware
-    async def gateway_token(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path not in _OPEN_PATHS:
-            sent = request.headers.get(hdrs.AUTHORIZATION, "").encode(errors="surrogateescape")
-            # Every token is compared, so that the time tells nothing about which one was near.
-            if sum(compare_digest(sent, one) for one in wanted) == 0:
-                raise Problem(
-                    401,
-                    "unauthorized",
-                    "Unauthorized",
-                    "This service takes requests from its gateway only: send the gateway's token "
-                    "as Authorization: Bearer.",
-                    headers={hdrs.WWW_AUTHENTICATE: 'Bearer realm="stream-service"'},
-                )
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        # By the route that was found, not by the path: one path can be spelt in many ways. Where
+        # there is none, only 404 or 405 follows, and who has any token may be told so.
+        resource = request.match_info.route.resource
+        route = None if resource is None else resource.canonical
+        if route not in OPEN:
+            for_viewers = route is None or route in VIEWERS_API
+            bearers = everybody if for_viewers else operators or everybody
+            if not _has_token(request, bearers, operators):
+                raise _unauthorized(for_operators=bool(operators) and not for_viewers)
         return await handler(request)
 
-    return [gateway_token] if wanted else []
+    return [middleware] if everybody else []
+
+
+def _has_token(request: web.Request, bearers: list[bytes], passwords: list[bytes]) -> bool:
+    scheme, _, credentials = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+    match scheme.lower():
+        case "bearer":
+            sent, wanted = credentials.strip(" ").encode(errors="surrogateescape"), bearers
+        case "basic":
+            sent, wanted = _password(credentials), passwords
+        case _:
+            return False
+    # Every token is compared, so that the time tells nothing about which one was near.
+    return sum(compare_digest(sent, token) for token in wanted) > 0
+
+
+def _password(credentials: str) -> bytes:
+    """What follows the first colon (RFC 7617); nothing if the credentials are not Base64."""
+    try:
+        decoded = b64decode(credentials.strip(" "), validate=True)
+    except ValueError:
+        return b""
+    return decoded.partition(b":")[2]
+
+
+def _unauthorized(*, for_operators: bool) -> Problem:
+    if for_operators:
+        detail = (
+            "This is for operators: send the operator's token as Authorization: Bearer, or as the "
+            "password of Basic with any user name."
+        )
+    else:
+        detail = (
+            "This service takes requests from its gateway only: send the gateway's token as "
+            "Authorization: Bearer."
+        )
+    return Problem(
+        401,
+        "unauthorized",
+        "Unauthorized",
+        detail,
+        # Never Basic on the viewers' API: a viewer's browser would ask for a password.
+        headers={hdrs.WWW_AUTHENTICATE: _BASIC if for_operators else _BEARER},
+    )

@@ -185,7 +185,8 @@ async def _listen(stack: AsyncExitStack, settings: Settings, hurry: asyncio.Even
         log.warning("store unavailable at start", extra={"error": str(error)})
     site, shared = await _start_site(runner, settings)
     host, port = runner.addresses[0][:2]
-    if not settings.gateway_tokens and not _only_this_machine(runner):
+    closed = settings.gateway_tokens or settings.operator_tokens
+    if not closed and not _only_this_machine(runner):
         log.warning("anybody may send any session: set GATEWAY_TOKEN", extra={"host": host})
 
     async def take_leave() -> None:

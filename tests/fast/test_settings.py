@@ -22,6 +22,7 @@ DEFAULTS: dict[str, Any] = {
     "stream_retention_seconds": 300,
     "stream_limit_header": None,
     "gateway_tokens": (),
+    "operator_tokens": (),
     "reuse_port": False,
     "listener_dir": None,
     "drain_seconds": 0,
@@ -30,7 +31,8 @@ DEFAULTS: dict[str, Any] = {
     "node_channel_fd": None,
     "notify_socket": None,
 }
-VARIABLES = ["GATEWAY_TOKEN" if name == "gateway_tokens" else name.upper() for name in DEFAULTS]
+RENAMED = {"gateway_tokens": "GATEWAY_TOKEN", "operator_tokens": "OPERATOR_TOKEN"}
+VARIABLES = [RENAMED.get(name, name.upper()) for name in DEFAULTS]
 
 VALID = [
     ("HOST", "::1", "::1"),
@@ -48,6 +50,7 @@ VALID = [
     ("STREAM_LIMIT_HEADER", "X-Plan-Streams", "X-Plan-Streams"),
     ("GATEWAY_TOKEN", "one", ("one",)),
     ("GATEWAY_TOKEN", "new-one==, old.one", ("new-one==", "old.one")),
+    ("OPERATOR_TOKEN", "new-one==, old.one", ("new-one==", "old.one")),
     ("REUSE_PORT", "1", True),
     ("REUSE_PORT", "0", False),
     ("LISTENER_DIR", "run", Path("run")),
@@ -83,6 +86,8 @@ INVALID = [
     ("GATEWAY_TOKEN", "two words"),
     ("GATEWAY_TOKEN", "one,,two"),
     ("GATEWAY_TOKEN", ","),
+    ("OPERATOR_TOKEN", "two words"),
+    ("OPERATOR_TOKEN", "one,"),
     ("REUSE_PORT", "yes"),
     ("DRAIN_SECONDS", "soon"),
     ("LOG_LEVEL", "LOUD"),
@@ -94,7 +99,8 @@ ANYTHING_GOES = {"HOST", "LISTENER_DIR", "NOTIFY_SOCKET"}
 
 
 def _field(variable: str) -> str:
-    return "gateway_tokens" if variable == "GATEWAY_TOKEN" else variable.lower()
+    fields = {renamed: name for name, renamed in RENAMED.items()}
+    return fields.get(variable, variable.lower())
 
 
 def test_an_empty_environment_gives_the_documented_defaults() -> None:
@@ -129,17 +135,26 @@ def test_every_variable_that_has_an_invalid_value_is_tried_with_one() -> None:
 def test_settings_do_not_show_their_secrets() -> None:
     shown = repr(
         Settings.from_environment(
-            {"GATEWAY_TOKEN": "s3cret", "MONGO_URL": "mongodb://user:passw0rd@host"}
+            {
+                "GATEWAY_TOKEN": "s3cret",
+                "OPERATOR_TOKEN": "0perator",
+                "MONGO_URL": "mongodb://user:passw0rd@host",
+            }
         )
     )
     assert "s3cret" not in shown
+    assert "0perator" not in shown
     assert "passw0rd" not in shown
     assert "stream_limit=3" in shown
 
 
 @pytest.mark.parametrize(
     ("variable", "text"),
-    [("GATEWAY_TOKEN", "s3cret words"), ("MONGO_URL", "mongodb://user:s3cret@host:port")],
+    [
+        ("GATEWAY_TOKEN", "s3cret words"),
+        ("OPERATOR_TOKEN", "s3cret words"),
+        ("MONGO_URL", "mongodb://user:s3cret@host:port"),
+    ],
 )
 def test_what_is_said_of_an_invalid_secret_does_not_tell_it(variable: str, text: str) -> None:
     with pytest.raises(SettingsError) as refused:

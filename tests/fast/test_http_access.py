@@ -1,0 +1,184 @@
+"""Two audiences: the gateway's token opens the viewers' API, an operator's everything."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from yarl import URL
+
+from stream_service.api.access import OPEN, VIEWERS_API
+from stream_service.app import create_app
+from stream_service.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from aiohttp import web
+    from aiohttp.test_utils import TestClient
+    from pytest_aiohttp.plugin import AiohttpClient
+
+    from stream_service.store import MongoStore
+
+    Client = TestClient[web.Request, web.Application]
+
+GATEWAYS = ("gate-new", "gate-old")
+OPERATORS = ("op-new", "op-old")
+PAGES = {
+    *("/docs", "/console", "/console/state", "/metrics", "/static/{file}"),
+}
+FOR_VIEWERS = [("GET", "/watch"), ("GET", "/streams"), ("GET", "/client.js")]
+FOR_VIEWERS += [("POST", "/streams"), ("GET", "/openapi.json")]
+FOR_VIEWERS += [("DELETE", "/streams/x"), ("POST", "/streams/x/stop")]
+FOR_OPERATORS = ["/docs", "/console", "/console/state", "/metrics", "/static/icon.svg"]
+SESSION = {"Session-Id": "me"}
+
+
+async def _served(
+    aiohttp_client: AiohttpClient,
+    store: MongoStore,
+    gateways: tuple[str, ...] = (),
+    operators: tuple[str, ...] = (),
+) -> Client:
+    settings = Settings(gateway_tokens=gateways, operator_tokens=operators, stream_limit=20)
+    return await aiohttp_client(create_app(settings, store=store))
+
+
+@pytest.fixture
+async def both(aiohttp_client: AiohttpClient, double_store: MongoStore) -> Client:
+    return await _served(aiohttp_client, double_store, GATEWAYS, OPERATORS)
+
+
+async def _status(client: Client, method: str, path: str | URL, authorization: str | None) -> int:
+    headers = dict(SESSION)
+    if authorization is not None:
+        headers["Authorization"] = authorization
+    async with client.request(method, path, headers=headers) as response:
+        await response.read()
+        return response.status
+
+
+def _basic(user: str, password: str) -> str:
+    return "Basic " + b64encode(f"{user}:{password}".encode()).decode()
+
+
+def test_every_route_is_open_or_of_the_viewers_or_known_to_be_for_operators(
+    double_store: MongoStore,
+) -> None:
+    router = create_app(Settings(), store=double_store).router
+    routes = {route.resource.canonical for route in router.routes() if route.resource is not None}
+    assert routes - OPEN - VIEWERS_API == PAGES
+    assert not OPEN & VIEWERS_API
+
+
+@pytest.mark.parametrize(("method", "path"), FOR_VIEWERS)
+async def test_the_viewers_api_takes_the_gateways_token_and_the_operators(
+    both: Client, method: str, path: str
+) -> None:
+    for token in (*GATEWAYS, *OPERATORS):
+        assert await _status(both, method, path, f"Bearer {token}") != 401
+    for wrong in (None, "Bearer other", "Bearer gate-ne", _basic("me", "gate-new"), "gate-new"):
+        assert await _status(both, method, path, wrong) == 401
+
+
+@pytest.mark.parametrize("path", FOR_OPERATORS)
+async def test_pages_and_metrics_take_the_operators_token_alone(both: Client, path: str) -> None:
+    for token in OPERATORS:
+        assert await _status(both, "GET", path, f"Bearer {token}") == 200
+        assert await _status(both, "GET", path, _basic("anybody", token)) == 200
+        assert await _status(both, "GET", path, _basic("", token)) == 200
+    for token in (*GATEWAYS, "other"):
+        assert await _status(both, "GET", path, f"Bearer {token}") == 401
+        assert await _status(both, "GET", path, _basic("me", token)) == 401
+    assert await _status(both, "GET", path, None) == 401
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "Basic",
+        "Basic ",
+        "Basic !",
+        "Basic b3A",
+        "Basic " + b64encode(b"op-new").decode(),
+        "Basic é",
+    ],
+)
+async def test_what_is_no_password_opens_nothing(both: Client, spelling: str) -> None:
+    assert await _status(both, "GET", "/metrics", spelling) == 401
+
+
+async def test_the_scheme_may_be_spelt_in_any_case(both: Client) -> None:
+    for scheme in ("bearer", "BEARER", "Bearer  "):
+        assert await _status(both, "GET", "/streams", f"{scheme} gate-new") == 200
+    credentials = _basic("me", "op-new").partition(" ")[2]
+    assert await _status(both, "GET", "/metrics", f"basic {credentials}") == 200
+
+
+async def test_a_browser_asks_for_a_password_on_pages_and_never_on_the_viewers_api(
+    both: Client,
+) -> None:
+    async with both.get("/console") as page:
+        assert page.headers["WWW-Authenticate"].startswith("Basic ")
+    for _, path in FOR_VIEWERS:
+        async with both.get(path) as refused:
+            assert refused.headers["WWW-Authenticate"].startswith("Bearer ")
+    async with both.get("/nowhere") as refused:
+        assert refused.headers["WWW-Authenticate"].startswith("Bearer ")
+
+
+@pytest.mark.parametrize(
+    "path", ["/%6detrics", "/metrics?/streams", "/./metrics", "/streams/../metrics"]
+)
+async def test_no_spelling_of_a_path_opens_a_page_to_the_gateway(both: Client, path: str) -> None:
+    sent = URL(path, encoded=True)
+    assert await _status(both, "GET", sent, "Bearer gate-new") in (401, 404)
+
+
+async def test_whoever_has_a_token_is_told_that_a_path_or_method_is_not_there(
+    both: Client,
+) -> None:
+    for token in ("gate-new", "op-new"):
+        assert await _status(both, "GET", "/nowhere", f"Bearer {token}") == 404
+        assert await _status(both, "PUT", "/watch", f"Bearer {token}") == 405
+    assert await _status(both, "GET", "/nowhere", None) == 401
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/live"])
+async def test_health_is_open_with_any_tokens(both: Client, path: str) -> None:
+    assert await _status(both, "GET", path, None) == 200
+
+
+async def test_with_the_gateways_token_alone_it_opens_the_pages_too(
+    aiohttp_client: AiohttpClient, double_store: MongoStore
+) -> None:
+    client = await _served(aiohttp_client, double_store, gateways=GATEWAYS)
+    for path in (*FOR_OPERATORS, "/streams"):
+        assert await _status(client, "GET", path, "Bearer gate-old") == 200
+        assert await _status(client, "GET", path, None) == 401
+        assert await _status(client, "GET", path, _basic("me", "gate-new")) == 401
+
+
+async def test_with_the_operators_token_alone_it_is_needed_everywhere(
+    aiohttp_client: AiohttpClient, double_store: MongoStore
+) -> None:
+    client = await _served(aiohttp_client, double_store, operators=OPERATORS)
+    for path in (*FOR_OPERATORS, "/streams", "/client.js"):
+        assert await _status(client, "GET", path, "Bearer op-old") == 200
+        assert await _status(client, "GET", path, None) == 401
+
+
+async def test_without_tokens_nothing_is_closed_whatever_is_sent(
+    aiohttp_client: AiohttpClient, double_store: MongoStore
+) -> None:
+    client = await _served(aiohttp_client, double_store)
+    for path in (*FOR_OPERATORS, "/streams", "/client.js"):
+        for authorization in (None, "Bearer x", _basic("me", "x")):
+            assert await _status(client, "GET", path, authorization) == 200
+
+
+@pytest.mark.parametrize("operators", ["one", "other,one"])
+def test_the_operator_and_the_gateway_cannot_have_the_same_token(operators: str) -> None:
+    environment: dict[str, Any] = {"GATEWAY_TOKEN": "one,two", "OPERATOR_TOKEN": operators}
+    with pytest.raises(SettingsError, match="OPERATOR_TOKEN must not be the same") as refused:
+        Settings.from_environment(environment)
+    assert "one" not in str(refused.value).split()
