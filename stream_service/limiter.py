@@ -21,7 +21,7 @@ from stream_service.admission import (
     TakeOver,
     plan,
 )
-from stream_service.group_commit import AGAIN, Again, GroupCommit
+from stream_service.group_commit import AGAIN, MAX_WAITING, Again, GroupCommit
 from stream_service.store import TOLERATED_SKEW, Place, Write
 from stream_service.streams import (
     LimitReachedError,
@@ -109,11 +109,18 @@ class Limiter:
         self._stops = GroupCommit(self._end, account=of_place, observe=partial(on_batch, "stop"))
         self._lists = GroupCommit(self._read, account=str, observe=partial(on_batch, "list"))
         self._looks = GroupCommit(self._look, account=of_place, observe=partial(on_batch, "look"))
+        # However many ask whether the store answers, one ping is under way at a time.
+        self._pings: GroupCommit[None, None] = GroupCommit(self._ping, max_batch=MAX_WAITING)
 
     async def finish(self) -> None:
         """Return when everything that was accepted has been carried out."""
         for group in (self._starts, self._beats, self._stops, self._lists, self._looks):
             await group.finish()
+        await self._pings.finish()
+
+    async def ping(self) -> None:
+        """Return if the store answers a ping that is sent from now on."""
+        await self._pings(None)
 
     async def start(self, start: Start) -> Started:
         """Admit one more stream.
@@ -287,6 +294,10 @@ class Limiter:
     async def _look(self, places: Sequence[Place]) -> list[Stream | None]:
         holders = await self._store.slots(set(places))
         return [holders.get(place) for place in places]
+
+    async def _ping(self, asked: Sequence[None]) -> Sequence[None]:
+        await self._store.ping()
+        return asked
 
 
 class _SeenStreams:

@@ -13,7 +13,7 @@ from stream_service import __version__
 from stream_service.api.handlers import store_answers
 from stream_service.api.openapi import openapi_document
 from stream_service.api.representation import encode, json_response, timestamp
-from stream_service.keys import METRICS, RECENT, SAMPLER, SETTINGS, STORE
+from stream_service.keys import LIMITER, METRICS, RECENT, SAMPLER, SETTINGS
 from stream_service.pages.files import FOR_AN_HOUR, NOT_KEPT, static_file
 from stream_service.streams import utc_now
 
@@ -85,7 +85,7 @@ async def _state(request: web.Request) -> web.Response:
             "lease_seconds": app[SETTINGS].stream_ttl_seconds,
             "process": _PROCESS,
             "now": timestamp(utc_now()),
-            "store": "UP" if await store_answers(app[STORE]) else "DOWN",
+            "store": "UP" if await store_answers(app[LIMITER]) else "DOWN",
             **streams,
             **figures,
             "problems": [

@@ -13,7 +13,9 @@ import pytest
 
 from stream_service.api import handlers
 from stream_service.group_commit import DEADLINE_SECONDS
+from stream_service.keys import LIMITER
 from stream_service.store import MongoStore
+from stream_service.streams import StoreUnavailableError
 from tests.support.http_api import Api, open_api
 
 if TYPE_CHECKING:
@@ -88,6 +90,61 @@ async def test_health_is_exactly_up_with_its_store(
     for path in ("/health", "/health/live"):
         answer = await api.ask("GET", path, session=None)
         assert (answer.status, answer.raw) == (200, b'{"status":"UP"}')
+
+
+async def test_a_thousand_who_ask_for_health_at_once_cost_the_store_two_pings(
+    aiohttp_client: AiohttpClient, double_store: MongoStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pings = _Pings()
+    monkeypatch.setattr(double_store, "ping", pings)
+    api = await open_api(aiohttp_client, double_store)
+    first = asyncio.ensure_future(api.ask("GET", "/health", session=None))
+    await pings.begun.acquire()
+    assert api.client.app is not None
+    limiter = api.client.app[LIMITER]
+    others = [asyncio.ensure_future(limiter.ping()) for _ in range(999)]
+    await asyncio.sleep(0)
+    pings.answer()
+    pings.answer()
+    assert (await first).status == 200
+    await asyncio.gather(*others)
+    assert pings.sent == 2
+
+
+async def test_health_is_told_from_a_ping_that_was_sent_after_it_was_asked(
+    aiohttp_client: AiohttpClient, double_store: MongoStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pings = _Pings()
+    monkeypatch.setattr(double_store, "ping", pings)
+    api = await open_api(aiohttp_client, double_store)
+    before = asyncio.ensure_future(api.ask("GET", "/health", session=None))
+    await pings.begun.acquire()
+    after = asyncio.ensure_future(api.ask("GET", "/health", session=None))
+    pings.answer()
+    assert (await before).status == 200
+    pings.answer(StoreUnavailableError("away by now"))
+    assert (await after).status == 503
+    pings.answer()
+    assert (await api.ask("GET", "/health", session=None)).status == 200
+
+
+class _Pings:
+    """A store's ping that answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.begun = asyncio.Semaphore(0)
+        self._answers: asyncio.Queue[Exception | None] = asyncio.Queue()
+
+    def answer(self, error: Exception | None = None) -> None:
+        self._answers.put_nowait(error)
+
+    async def __call__(self) -> None:
+        self.sent += 1
+        self.begun.release()
+        error = await self._answers.get()
+        if error is not None:
+            raise error
 
 
 async def test_an_unforeseen_error_is_logged_and_answered_without_telling_its_inside(

@@ -26,6 +26,8 @@ class Proxy:
         refusing: Whether new connections are cut at once.
         cut_after: What a piece for the database must hold for its answer to be cut; None cuts none.
         cuts: How many answers were cut.
+        watch_for: What is looked for in the pieces for the database; None for nothing.
+        seen: How many pieces had it.
         share: How much of a cut answer is passed on, from 0 to 1.
     """
 
@@ -40,6 +42,8 @@ class Proxy:
         self.refusing = False
         self.cut_after: bytes | None = None
         self.cuts = 0
+        self.watch_for: bytes | None = None
+        self.seen = 0
         self.share = 0.5
 
     async def __aenter__(self) -> Self:
@@ -100,6 +104,8 @@ class Proxy:
                 if self.delay:
                     await asyncio.sleep(self.delay)
                 await self._flows.wait()
+                if asked and self.watch_for is not None and self.watch_for in data:
+                    self.seen += 1
                 if asked and self.cut_after is not None and self.cut_after in data:
                     link.doomed = True
                 if not asked and link.doomed:
