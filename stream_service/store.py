@@ -258,7 +258,7 @@ class MongoStore:
         where = {
             **_places(wanted),
             "stream_id": {"$in": [stream_id for _, stream_id in wanted]},
-            "expires_at": {"$gt": now},
+            **_active(now),
         }
         with _translated_errors():
             done = await self._streams.update_many(where, {"$max": {"expires_at": until}})
@@ -282,7 +282,7 @@ class MongoStore:
                     "_id": _id(place),
                     "session": place[0],
                     "stream_id": place[1],
-                    "expires_at": {"$gt": now},
+                    **_active(now),
                 },
                 update,
             )
@@ -347,6 +347,15 @@ def _places(places: Collection[Place]) -> dict[str, Any]:
     }
 
 
+def _active(now: datetime) -> dict[str, Any]:
+    """What a stream must be for a command to renew, end or replace it.
+
+    A tombstone is dated back, but not before a command that was sent earlier and is carried out
+    only now: such a command must not find the stream active again.
+    """
+    return {"expires_at": {"$gt": now}, "ended": None}
+
+
 def _operation(write: Write, now: datetime) -> UpdateOne:
     stream, victim = write.stream, write.victim
     to_set: dict[str, Any] = {
@@ -367,11 +376,16 @@ def _operation(write: Write, now: datetime) -> UpdateOne:
         else:
             to_set[name] = value
     update = {"$set": to_set, "$unset": to_unset}
-    where = {"_id": _id((stream.session, stream.stream_id)), "session": stream.session}
+    where: dict[str, Any] = {
+        "_id": _id((stream.session, stream.stream_id)),
+        "session": stream.session,
+    }
     if victim is None:
         return UpdateOne({**where, "expires_at": {"$lte": now}}, update, upsert=True)
-    expires_at = victim.expires_at if write.unless_renewed else {"$gt": now}
-    return UpdateOne({**where, "stream_id": victim.stream_id, "expires_at": expires_at}, update)
+    where |= {"stream_id": victim.stream_id, **_active(now)}
+    if write.unless_renewed:
+        where["expires_at"] = victim.expires_at
+    return UpdateOne(where, update)
 
 
 def _stream(document: dict[str, Any]) -> Stream:

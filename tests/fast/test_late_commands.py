@@ -1,0 +1,155 @@
+"""A command that the database carries out long after it was sent changes nothing that is over.
+
+As after a link that heals, or a slow second hop: what the sender knew has passed meanwhile.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from stream_service.store import MongoStore, Place, Write
+from stream_service.streams import Stream, new_token, stream_id_of, utc_now
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from datetime import datetime
+
+SECOND = timedelta(seconds=1)
+LEASE = 60 * SECOND
+
+
+def streaming(at: datetime, *, replaced: str | None = None, key: str | None = None) -> Stream:
+    return Stream(
+        session="s",
+        stream_id=stream_id_of(0, new_token()),
+        device="TV",
+        content="film",
+        started_at=at,
+        expires_at=at + LEASE,
+        idempotency_key=key,
+        replaced=replaced,
+    )
+
+
+def place(stream: Stream) -> Place:
+    return stream.session, stream.stream_id
+
+
+async def stopped(store: MongoStore, stream: Stream, seconds: int = 1) -> None:
+    assert await store.end([place(stream)], stream.started_at + seconds * SECOND)
+
+
+async def stopped_beyond_the_skew(store: MongoStore, stream: Stream) -> None:
+    await stopped(store, stream, 20)
+
+
+async def replaced(store: MongoStore, stream: Stream, at: int = 1) -> Stream:
+    now = stream.started_at + at * SECOND
+    successor = streaming(now, replaced=stream.stream_id)
+    assert await store.write([Write(successor, stream)], now) == [True]
+    return successor
+
+
+async def replaced_by_one_that_was_stopped(store: MongoStore, stream: Stream) -> None:
+    await stopped(store, await replaced(store, stream), 20)
+
+
+async def stopped_and_its_slot_claimed(store: MongoStore, stream: Stream) -> None:
+    await stopped(store, stream)
+    now = stream.started_at + 2 * SECOND
+    assert await store.write([Write(streaming(now))], now) == [True]
+
+
+async def stopped_and_its_slot_used_and_stopped(store: MongoStore, stream: Stream) -> None:
+    await stopped(store, stream)
+    now = stream.started_at + 2 * SECOND
+    other = streaming(now)
+    assert await store.write([Write(other)], now) == [True]
+    await stopped(store, other, 20)
+
+
+OVER = [
+    stopped,
+    stopped_beyond_the_skew,
+    replaced,
+    replaced_by_one_that_was_stopped,
+    stopped_and_its_slot_claimed,
+    stopped_and_its_slot_used_and_stopped,
+]
+
+
+async def a_renewal(store: MongoStore, stream: Stream, now: datetime) -> bool:
+    return await store.renew([place(stream)], now, now + 2 * LEASE)
+
+
+async def a_stop(store: MongoStore, stream: Stream, now: datetime) -> bool:
+    return await store.end([place(stream)], now)
+
+
+async def a_take_over(store: MongoStore, stream: Stream, now: datetime) -> bool:
+    write = Write(streaming(now, replaced=stream.stream_id), stream)
+    return await store.write([write], now) == [True]
+
+
+async def a_take_over_unless_renewed(store: MongoStore, stream: Stream, now: datetime) -> bool:
+    write = Write(streaming(now, replaced=stream.stream_id), stream, unless_renewed=True)
+    return await store.write([write], now) == [True]
+
+
+COMMANDS = [a_renewal, a_stop, a_take_over, a_take_over_unless_renewed]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("event", OVER)
+async def test_a_command_that_comes_late_changes_nothing_of_a_stream_that_is_over(
+    store: MongoStore,
+    event: Callable[[MongoStore, Stream], Awaitable[object]],
+    command: Callable[[MongoStore, Stream, datetime], Awaitable[bool]],
+) -> None:
+    stream = streaming(utc_now(), key="k")
+    assert await store.write([Write(stream)], stream.started_at) == [True]
+    await event(store, stream)
+    holder = (await store.slots([place(stream)]))[place(stream)]
+
+    # What was sent while the stream was active.
+    assert not await command(store, stream, stream.started_at)
+
+    assert (await store.slots([place(stream)]))[place(stream)] == holder
+
+
+@pytest.mark.parametrize("seconds", [1, 20])
+async def test_a_claim_that_comes_late_takes_a_slot_only_from_what_was_over_when_it_was_sent(
+    store: MongoStore, seconds: int
+) -> None:
+    sent = utc_now()
+    playing = streaming(sent + seconds * SECOND)
+    assert await store.write([Write(playing)], playing.started_at) == [True]
+
+    assert await store.write([Write(streaming(sent))], sent) == [False]
+
+    assert (await store.slots([place(playing)]))[place(playing)] == playing
+
+
+async def test_a_renewal_that_comes_late_still_counts_for_a_stream_that_nobody_ended(
+    store: MongoStore,
+) -> None:
+    stream = streaming(utc_now())
+    await store.write([Write(stream)], stream.started_at)
+    late = stream.expires_at + SECOND
+
+    assert await a_renewal(store, stream, stream.started_at + 30 * SECOND)
+    assert (await store.slots([place(stream)]))[place(stream)].is_active(late)
+
+
+async def test_a_stop_that_comes_late_ends_a_stream_that_was_renewed_meanwhile(
+    store: MongoStore,
+) -> None:
+    stream = streaming(utc_now())
+    await store.write([Write(stream)], stream.started_at)
+    assert await a_renewal(store, stream, stream.started_at + 30 * SECOND)
+
+    assert await a_stop(store, stream, stream.started_at)
+    assert (await store.slots([place(stream)]))[place(stream)].stopped
