@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+SAME_DEVICE = "same-device"
 OLDEST = "oldest"
 STALEST = "stalest"
 
@@ -38,7 +39,10 @@ class Start:
         limit: How many active streams this session may have, 1 to 100.
         device: Label for lists and refusals, or None.
         content: Label for lists and refusals, or None.
-        replace: A stream id, "oldest", "stalest", or None.
+        device_id: Digest of the id of the device that asks, or None.
+        replace: Whose place it would take: stream ids, "same-device", "oldest" and "stalest". The
+            first that finds a stream acts, the last two find one only at the limit. Of several
+            streams of the same device the stalest is meant.
         idempotency_key: Digest of the client's key, or None.
         token: Random part of the id to be. It stays the same while the start tries again, so that
             a claim whose answer was lost is recognised as this start's own.
@@ -48,7 +52,8 @@ class Start:
     limit: int
     device: str | None = None
     content: str | None = None
-    replace: str | None = None
+    device_id: str | None = None
+    replace: tuple[str, ...] = ()
     idempotency_key: str | None = None
     token: str = field(default_factory=new_token)
 
@@ -136,6 +141,7 @@ class _Session:
         self._count = len(active)
         self._victims: set[str] = set()
         self._keys: set[str] = set()
+        self._devices: set[str] = set()
 
     def decide(self, start: Start) -> Decision:
         key = start.idempotency_key
@@ -163,14 +169,34 @@ class _Session:
         return Settled(replayed, len(self._active), replay=True) if replayed else None
 
     def _admit(self, start: Start) -> Claim | TakeOver | Refuse | LookAgain:
-        named = self._by_id.get(start.replace) if start.replace else None
-        if named is not None and len(self._active) <= start.limit:
-            return self._take_over(named, unless_renewed=False)
-        if len(self._active) == start.limit and start.replace in (OLDEST, STALEST):
-            if start.replace == OLDEST:
-                return self._take_over(self._active[0], unless_renewed=False)
-            stalest = min(self._active, key=lambda stream: stream.expires_at)
-            return self._take_over(stalest, unless_renewed=True)
+        decision = self._replace(start) or self._claim(start)
+        if start.device_id is not None and isinstance(decision, Claim | TakeOver):
+            self._devices.add(start.device_id)
+        return decision
+
+    def _replace(self, start: Start) -> TakeOver | LookAgain | None:
+        """What the first choice that finds a stream makes of the start; None if none does."""
+        if len(self._active) > start.limit:
+            return None  # A place that is taken over would still be one too many.
+        for choice in start.replace:
+            if choice == SAME_DEVICE and start.device_id in self._devices:
+                # A start of the same device is before this one, and may get a stream.
+                return LookAgain()
+            found = self._found(choice, start)
+            if found:
+                victim = found[0] if choice == OLDEST else min(found, key=_end_of_lease)
+                return self._take_over(victim, unless_renewed=choice in (SAME_DEVICE, STALEST))
+        return None
+
+    def _found(self, choice: str, start: Start) -> list[Stream]:
+        """The active streams, oldest first, of which this choice would end one."""
+        if choice == SAME_DEVICE:
+            return [s for s in self._active if s.device_id == start.device_id is not None]
+        if choice in (OLDEST, STALEST):
+            return self._active if len(self._active) == start.limit else []
+        return [self._by_id[choice]] if choice in self._by_id else []
+
+    def _claim(self, start: Start) -> Claim | Refuse | LookAgain:
         if len(self._active) >= start.limit:
             return Refuse(self._active)
         if self._count >= start.limit:
@@ -185,3 +211,7 @@ class _Session:
             return LookAgain()
         self._victims.add(victim.stream_id)
         return TakeOver(victim, len(self._active), unless_renewed)
+
+
+def _end_of_lease(stream: Stream) -> datetime:
+    return stream.expires_at

@@ -244,6 +244,7 @@ class Limiter:
             expires_at=now + self._lease,
             idempotency_key=start.idempotency_key,
             replaced=replaced,
+            device_id=start.device_id,
         )
 
     async def _renew(self, places: Sequence[Place]) -> list[Stream | Exception]:

@@ -370,6 +370,7 @@ def _operation(write: Write, now: datetime) -> UpdateOne:
     for name, value in (
         ("idempotency_key", stream.idempotency_key),
         ("replaced", stream.replaced),
+        ("start", _start(stream)),
     ):
         if value is None:
             to_unset[name] = ""
@@ -388,7 +389,21 @@ def _operation(write: Write, now: datetime) -> UpdateOne:
     return UpdateOne(where, update)
 
 
+def _start(stream: Stream) -> dict[str, Any] | None:
+    """What the start came with that nobody is shown; None for nothing.
+
+    It names its stream: a process of an older version, which does not know the field, leaves it
+    standing when it gives the slot to another stream.
+    """
+    if stream.device_id is None:
+        return None
+    return {"stream_id": stream.stream_id, "device_id": stream.device_id}
+
+
 def _stream(document: dict[str, Any]) -> Stream:
+    start = document.get("start")
+    if start is None or start["stream_id"] != document["stream_id"]:
+        start = {}
     return Stream(
         session=document["session"],
         stream_id=document["stream_id"],
@@ -399,6 +414,7 @@ def _stream(document: dict[str, Any]) -> Stream:
         idempotency_key=document.get("idempotency_key"),
         stopped=document.get("ended") == "stopped",
         replaced=document.get("replaced"),
+        device_id=start.get("device_id"),
     )
 
 

@@ -26,6 +26,7 @@ class Stream(NamedTuple):
         idempotency_key: Digest of the key that the start came with, or None.
         stopped: Whether a stop ended it.
         replaced: The id of the stream whose slot this one took over, or None.
+        device_id: Digest of the id of the device that started it, or None.
     """
 
     session: str
@@ -37,6 +38,7 @@ class Stream(NamedTuple):
     idempotency_key: str | None = None
     stopped: bool = False
     replaced: str | None = None
+    device_id: str | None = None
 
     @property
     def slot(self) -> int:

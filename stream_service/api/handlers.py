@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from stream_service.admission import Start
-from stream_service.api.inputs import key_of, limit_of, session_of, start_body_of
+from stream_service.api.inputs import device_of, key_of, limit_of, session_of, start_body_of
 from stream_service.api.problems import limit_reached
 from stream_service.api.representation import describe, describe_all, json_response
 from stream_service.keys import LIMITER, SETTINGS
@@ -33,7 +33,15 @@ async def start(request: web.Request) -> web.Response:
     key, limit = key_of(request, session), _limit(request)
     body = await start_body_of(request)
     started = await request.app[LIMITER].start(
-        Start(session, limit, body.device, body.content, body.replace, key)
+        Start(
+            session,
+            limit,
+            device=body.device,
+            content=body.content,
+            device_id=device_of(body, session),
+            replace=body.replace,
+            idempotency_key=key,
+        )
     )
     return json_response(
         _started(request, started),

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from stream_service.admission import OLDEST, STALEST
+from stream_service.admission import OLDEST, SAME_DEVICE, STALEST
 from stream_service.api.problems import Problem, invalid
 from stream_service.settings import MAX_LIMIT
 from stream_service.streams import is_stream_id
@@ -22,6 +22,9 @@ KEY_HEADER = "Idempotency-Key"
 MAX_SESSION_LENGTH = 256
 MAX_KEY_LENGTH = 256
 MAX_LABEL_LENGTH = 200
+MAX_DEVICE_ID_LENGTH = 128
+MAX_CHOICES = 8
+"""How many choices `replace` may list."""
 MAX_BODY_BYTES = 16 * 1024
 BODY_DEADLINE_SECONDS = 2.0
 """How long a client may take to send its body: as long as it may wait for the answer."""
@@ -30,7 +33,8 @@ SESSION = web.RequestKey("session", str)
 """The valid session id of a request, for the echo on its answer."""
 
 _LIMIT = re.compile(r"[0-9]{1,3}")
-_FIELDS = ("device", "content", "replace")
+_FIELDS = ("device", "content", "device_id", "replace")
+_CHOICES = (SAME_DEVICE, OLDEST, STALEST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,8 @@ class StartBody:
 
     device: str | None = None
     content: str | None = None
-    replace: str | None = None
+    device_id: str | None = None
+    replace: tuple[str, ...] = ()
 
 
 def session_of(request: web.Request) -> str:
@@ -73,6 +78,11 @@ def key_of(request: web.Request, session: str) -> str | None:
     return None if key is None else digest(key, session)
 
 
+def device_of(body: StartBody, session: str) -> str | None:
+    """The digest of the device's id, another one in each session, or None."""
+    return None if body.device_id is None else digest(body.device_id, session)
+
+
 def limit_of(request: web.Request, header: str | None, default: int) -> int:
     """How many streams this viewer may have: what the trusted header says, or the default."""
     text = None if header is None else _single(request, header, MAX_SESSION_LENGTH)
@@ -97,14 +107,35 @@ async def start_body_of(request: web.Request) -> StartBody:
             raise invalid(
                 _shown(name), f"The body may have {', '.join(_FIELDS)}; {_shown(name)} is unknown."
             )
-    replace = _text(body, "replace", 64)
-    if replace not in (None, OLDEST, STALEST) and not is_stream_id(replace):
-        raise invalid("replace", 'replace must be a stream_id, "oldest" or "stalest".')
+    device_id = _text(body, "device_id", MAX_DEVICE_ID_LENGTH)
+    if device_id == "":
+        raise invalid("device_id", "device_id is empty: leave it out, or send the device's own.")
+    replace = _choices(body)
+    if SAME_DEVICE in replace and device_id is None:
+        raise invalid("device_id", f'replace "{SAME_DEVICE}" needs the device_id to look for.')
     return StartBody(
         device=_text(body, "device", MAX_LABEL_LENGTH),
         content=_text(body, "content", MAX_LABEL_LENGTH),
+        device_id=device_id,
         replace=replace,
     )
+
+
+def _choices(body: dict[str, Any]) -> tuple[str, ...]:
+    value = body.get("replace")
+    if value is None:
+        return ()
+    choices = value if isinstance(value, list) else [value]
+    if len(choices) > MAX_CHOICES:
+        raise invalid("replace", f"replace may list at most {MAX_CHOICES} choices.")
+    for choice in choices:
+        if not isinstance(choice, str) or not (choice in _CHOICES or is_stream_id(choice)):
+            raise invalid(
+                "replace",
+                'replace must be a stream_id, "same-device", "oldest" or "stalest", '
+                "or a list of these.",
+            )
+    return tuple(choices)
 
 
 def _single(request: web.Request, name: str, longest: int) -> str | None:

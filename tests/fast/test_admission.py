@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from stream_service.admission import (
     OLDEST,
+    SAME_DEVICE,
     STALEST,
     Claim,
     Forget,
@@ -31,7 +32,14 @@ SECOND = timedelta(seconds=1)
 LEASE = 60 * SECOND
 
 
-def streaming(slot: int, *, age: int = 10, left: int = 50, key: str | None = None) -> Stream:
+def streaming(
+    slot: int,
+    *,
+    age: int = 10,
+    left: int = 50,
+    key: str | None = None,
+    device: str | None = None,
+) -> Stream:
     """A stream that started `age` seconds ago and whose lease runs `left` seconds more."""
     return Stream(
         session="s",
@@ -41,17 +49,24 @@ def streaming(slot: int, *, age: int = 10, left: int = 50, key: str | None = Non
         started_at=NOW - age * SECOND,
         expires_at=NOW + left * SECOND,
         idempotency_key=key,
+        device_id=device,
     )
 
 
-def over(slot: int, *, key: str | None = None) -> Stream:
-    return streaming(slot, age=100, left=-1, key=key)
+def over(slot: int, *, key: str | None = None, device: str | None = None) -> Stream:
+    return streaming(slot, age=100, left=-1, key=key, device=device)
 
 
 def starting(
-    limit: int = 3, *, replace: str | None = None, key: str | None = None, token: str = "t" * 22
+    limit: int = 3,
+    *,
+    replace: str | tuple[str, ...] = (),
+    key: str | None = None,
+    device: str | None = None,
+    token: str = "t" * 22,
 ) -> Start:
-    return Start("s", limit, replace=replace, idempotency_key=key, token=token)
+    choices = (replace,) if isinstance(replace, str) else replace
+    return Start("s", limit, device_id=device, replace=choices, idempotency_key=key, token=token)
 
 
 def test_the_first_streams_get_the_lowest_slots_in_the_order_of_their_arrival() -> None:
@@ -182,6 +197,102 @@ def test_one_victim_is_given_to_one_start() -> None:
     assert decisions == [TakeOver(view[1], 3, unless_renewed=False), LookAgain()]
 
 
+@pytest.mark.parametrize("slots", [(0,), (0, 1, 2)])
+def test_replace_same_device_takes_its_own_place_below_the_limit_and_at_it(
+    slots: tuple[int, ...],
+) -> None:
+    view = [streaming(slot, device=f"device {slot}") for slot in slots]
+
+    decisions = plan(view, [starting(replace=SAME_DEVICE, device="device 0")], NOW)
+
+    assert decisions == [TakeOver(view[0], len(slots), unless_renewed=True)]
+
+
+def test_replace_same_device_without_a_stream_of_the_device_is_a_plain_start() -> None:
+    view = [streaming(0), streaming(1, device="another"), over(2, device="mine")]
+
+    assert plan(view, [starting(replace=SAME_DEVICE, device="mine")], NOW) == [Claim(2, 3)]
+    [refused] = plan(view, [starting(2, replace=SAME_DEVICE, device="mine")], NOW)
+    assert isinstance(refused, Refuse)
+
+
+def test_streams_without_a_device_are_no_streams_of_the_same_one() -> None:
+    # The handlers refuse such a start; the rules would end nobody's stream for it either.
+    assert plan([streaming(0)], [starting(replace=SAME_DEVICE)], NOW) == [Claim(1, 2)]
+
+
+def test_of_several_streams_of_the_device_the_stalest_loses_its_place_unless_it_beats() -> None:
+    view = [
+        streaming(0, left=1),
+        streaming(1, left=30, device="mine"),
+        streaming(2, left=20, device="mine"),
+    ]
+
+    decisions = plan(view, [starting(replace=SAME_DEVICE, device="mine")], NOW)
+
+    assert decisions == [TakeOver(view[2], 3, unless_renewed=True)]
+
+
+def test_replace_same_device_over_the_limit_is_refused() -> None:
+    view = [streaming(0, device="mine"), streaming(1), streaming(2)]
+
+    decisions = plan(view, [starting(2, replace=SAME_DEVICE, device="mine")], NOW)
+
+    assert decisions == [Refuse(view)]
+
+
+def test_two_starts_of_one_device_are_tried_one_after_the_other() -> None:
+    # Served in a row, the second would take the place of the first.
+    mine = starting(replace=(SAME_DEVICE, STALEST), device="mine")
+    full = [streaming(slot) for slot in range(3)]
+    own = [streaming(0, device="mine")]
+
+    assert plan([], [mine, mine], NOW) == [Claim(0, 1), LookAgain()]
+    assert plan([], [starting(device="mine"), mine], NOW) == [Claim(0, 1), LookAgain()]
+    assert plan(own, [mine, mine], NOW) == [TakeOver(own[0], 1, unless_renewed=True), LookAgain()]
+    assert plan(full, [mine, mine], NOW) == [TakeOver(full[0], 3, unless_renewed=True), LookAgain()]
+
+
+def test_two_starts_of_one_device_that_replace_nothing_get_a_slot_each() -> None:
+    starts = [starting(device="mine"), starting(device="mine")]
+
+    assert plan([], starts, NOW) == [Claim(0, 1), Claim(1, 2)]
+
+
+def test_a_key_that_has_a_stream_is_answered_with_it_before_the_device_is_looked_for() -> None:
+    view = [streaming(0, key="k", device="mine"), streaming(1, device="mine", left=1)]
+
+    decisions = plan(view, [starting(key="k", replace=SAME_DEVICE, device="mine")], NOW)
+
+    assert decisions == [Settled(view[0], 2, replay=True)]
+
+
+@pytest.mark.parametrize(
+    ("device", "limit", "victim"),
+    [("mine", 3, 1), ("mine", 4, 1), ("new", 3, 2), ("new", 4, None)],
+)
+def test_of_a_list_of_choices_the_first_that_finds_a_stream_acts(
+    device: str, limit: int, victim: int | None
+) -> None:
+    view = [streaming(0), streaming(1, device="mine"), streaming(2, left=1)]
+
+    [decision] = plan(view, [starting(limit, replace=(SAME_DEVICE, STALEST), device=device)], NOW)
+
+    slot = decision.victim.slot if isinstance(decision, TakeOver) else None
+    assert slot == victim
+    assert isinstance(decision, TakeOver | Claim)
+
+
+def test_a_choice_that_only_acts_at_the_limit_leaves_its_turn_to_the_next_one() -> None:
+    view = [streaming(0, age=50), streaming(1)]
+    choices = (OLDEST, over(2).stream_id, view[1].stream_id)
+
+    below, at = (plan(view, [starting(limit, replace=choices)], NOW) for limit in (3, 2))
+
+    assert below == [TakeOver(view[1], 2, unless_renewed=False)]
+    assert at == [TakeOver(view[0], 2, unless_renewed=False)]
+
+
 def test_a_key_that_has_a_stream_is_answered_with_it_even_at_the_limit() -> None:
     view = [streaming(0), streaming(1, key="k"), streaming(2)]
 
@@ -242,13 +353,19 @@ def test_a_refused_start_leaves_the_key_of_a_stream_that_is_over_alone() -> None
     assert decisions == [Refuse([playing])]
 
 
+_DEVICES = ["TV", "phone"]
+
+
 def _streams(keys: list[str]) -> st.SearchStrategy[list[Stream]]:
     a_stream = st.builds(
-        lambda slot, age, left, key: streaming(slot, age=age, left=left, key=key),
+        lambda slot, age, left, key, device: streaming(
+            slot, age=age, left=left, key=key, device=device
+        ),
         st.integers(0, 6),
         st.integers(1, 4),
         st.integers(-2, 4),
         st.sampled_from([None, *keys]),
+        st.sampled_from([None, *_DEVICES]),
     )
     of_one_session: Callable[[Stream], object] = lambda stream: stream.slot  # noqa: E731
     return st.lists(a_stream, max_size=6, unique_by=of_one_session).map(_each_key_once)
@@ -266,13 +383,13 @@ def _each_key_once(streams: list[Stream]) -> list[Stream]:
 
 
 _KEYS = ["k", "l"]
+_CHOICES = [SAME_DEVICE, OLDEST, STALEST, *(streaming(slot).stream_id for slot in range(7))]
 _STARTS = st.lists(
     st.builds(
         starting,
         st.integers(1, 6),
-        replace=st.sampled_from(
-            [None, None, OLDEST, STALEST, *(streaming(slot).stream_id for slot in range(7))]
-        ),
+        replace=st.just(()) | st.lists(st.sampled_from(_CHOICES), max_size=3).map(tuple),
+        device=st.sampled_from([None, *_DEVICES]),
         key=st.sampled_from([None, None, *_KEYS]),
         token=st.sampled_from(["t" * 22, "t" * 22, f"{1:022}"]),
     ),
@@ -338,9 +455,40 @@ def test_take_overs_of_any_plan_end_each_stream_once_and_only_as_the_start_asks(
             assert victim not in victims
             victims.add(victim)
             assert len(active) <= start.limit
-            assert start.replace == victim or len(active) == start.limit
-            assert start.replace in (victim, OLDEST, STALEST)
-            assert decision.unless_renewed == (start.replace == STALEST)
+            assert decision == _first_that_acts(active, start)
+
+
+def _first_that_acts(active: dict[str, Stream], start: Start) -> TakeOver | None:
+    """What the choices of a start say, in plain words, were it alone."""
+    streams = sorted(active.values(), key=lambda s: (s.started_at, s.slot))
+    own = [s for s in streams if s.device_id is not None and s.device_id == start.device_id]
+    full = streams if len(streams) == start.limit else []
+    for choice in start.replace:
+        victims = {
+            SAME_DEVICE: sorted(own, key=lambda s: s.expires_at),
+            OLDEST: full,
+            STALEST: sorted(full, key=lambda s: s.expires_at),
+        }.get(choice, [s for s in streams if s.stream_id == choice])
+        if victims:
+            by_its_lease = choice in (STALEST, SAME_DEVICE)
+            return TakeOver(victims[0], len(streams), unless_renewed=by_its_lease)
+    return None
+
+
+@any_plan
+def test_any_plan_lets_a_start_take_a_free_slot_only_if_none_of_its_choices_acts(
+    view: list[Stream], starts: list[Start]
+) -> None:
+    active = _active(view)
+    getting: set[str | None] = {None}
+
+    for start, decision in zip(starts, plan(view, starts, NOW), strict=True):
+        if isinstance(decision, Claim):
+            assert _first_that_acts(active, start) is None
+            # Nor does it get a second stream beside one that its device is about to get.
+            assert SAME_DEVICE not in start.replace or start.device_id not in getting - {None}
+        if isinstance(decision, Claim | TakeOver):
+            getting.add(start.device_id)
 
 
 @any_plan

@@ -82,7 +82,7 @@ async def test_a_refusal_costs_one_command_and_a_replacement_two(
         await limiter.start(Start(SESSION, 1))
     assert names_of(commands, SESSION) == ["find"]
 
-    await limiter.start(Start(SESSION, 1, replace=OLDEST))
+    await limiter.start(Start(SESSION, 1, replace=(OLDEST,)))
     assert names_of(commands, SESSION) == ["find", "update"]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stream_service.admission import Start
+from stream_service.admission import OLDEST, Start
 from stream_service.group_commit import MAX_SHARE
 from stream_service.limiter import Limiter
 from stream_service.streams import LimitReachedError
@@ -24,7 +24,7 @@ AT_ONCE = 3 * MAX_SHARE
 def _ask(limiter: Limiter, kind: str, session: str, stream_id: str) -> Awaitable[object]:
     match kind:
         case "start":
-            return limiter.start(Start(session, 3, replace="oldest"))
+            return limiter.start(Start(session, 3, replace=(OLDEST,)))
         case "heartbeat":
             return limiter.heartbeat(session, stream_id)
         case "stop":

@@ -155,6 +155,17 @@ BODIES: list[tuple[str, bytes, str]] = [
     ("replace word", b'{"replace": "newest"}', "replace"),
     ("replace empty", b'{"replace": ""}', "replace"),
     ("replace over-long", b'{"replace": "%s"}' % (b"0" * 65), "replace"),
+    ("replace list of a number", b'{"replace": ["oldest", 0]}', "replace"),
+    ("replace list of a list", b'{"replace": [["oldest"]]}', "replace"),
+    ("replace list of null", b'{"replace": [null]}', "replace"),
+    ("replace list of a word", b'{"replace": ["oldest", "newest"]}', "replace"),
+    ("replace over-long list", b'{"replace": [%s"oldest"]}' % (b'"oldest", ' * 8), "replace"),
+    ("device_id number", b'{"device_id": 1}', "device_id"),
+    ("device_id object", b'{"device_id": {"$gt": ""}}', "device_id"),
+    ("device_id empty", b'{"device_id": ""}', "device_id"),
+    ("device_id over-long", b'{"device_id": "%s"}' % (b"a" * 129), "device_id"),
+    ("same-device of no device", b'{"replace": "same-device"}', "device_id"),
+    ("same-device of no device", b'{"replace": ["oldest", "same-device"]}', "device_id"),
     ("device over-long", b'{"device": "%s"}' % (b"a" * 201), "device"),
     ("content over-long", b'{"content": "%s"}' % (b"a" * 201), "content"),
     ("lone surrogate", b'{"device": "\\ud800"}', "body"),
@@ -179,6 +190,20 @@ async def test_labels_may_have_200_characters_of_any_script(api: Api) -> None:
     stream = await api.started(device=label, content=None, replace=None)
     assert stream["device"] == label
     assert (await api.playing())[0]["device"] == label
+
+
+async def test_a_device_id_may_have_128_characters_and_replace_eight_choices_or_none(
+    api: Api,
+) -> None:
+    device_id = "\U0001f4fa\u0000\u00e9\u4e2d" * 32
+    choices = ["same-device", *["0-" + "a" * 22] * 6, "oldest"]
+    first = await api.started(device_id=device_id, replace=choices)
+    second = await api.started(device_id=device_id, replace=[])
+    assert [stream["stream_id"] for stream in await api.playing()] == [
+        first["stream_id"],
+        second["stream_id"],
+    ]
+    assert (await api.started(device_id=None, replace=None))["active"] == 3
 
 
 @pytest.mark.usefixtures("playing")

@@ -11,6 +11,7 @@ import pytest
 from tests.support.http_api import Api, open_api
 
 if TYPE_CHECKING:
+    from pymongo import MongoClient
     from pytest_aiohttp.plugin import AiohttpClient
 
     from stream_service.store import MongoStore
@@ -254,6 +255,76 @@ async def test_stalest_replaces_the_stream_that_has_gone_longest_without_a_heart
     assert (await _ended(api, streams[1]))["reason"] == "replaced"
     left = {stream["stream_id"] for stream in await api.playing()}
     assert {streams[0]["stream_id"], streams[2]["stream_id"]} < left
+
+
+async def test_a_device_that_comes_back_takes_its_own_place_at_the_limit_and_below_it(
+    api: Api,
+) -> None:
+    tv = {"device": "TV", "device_id": "t-1", "replace": "same-device"}
+    ghost = await api.started(**tv)
+    back = await api.started(**tv)
+    assert (back["active"], back["stream_id"][0]) == (1, ghost["stream_id"][0])
+    told = await _ended(api, ghost)
+    assert (told["reason"], told["replaced_by"]["device"]) == ("replaced", "TV")
+    for _ in range(2):
+        await api.started(device_id="another")
+    again = await api.started(**tv)
+    assert again["active"] == 3
+    assert (await _ended(api, back))["reason"] == "replaced"
+    # A device that is not playing has no place of its own to take.
+    assert (await api.start(device_id="t-2", replace="same-device")).status == 409
+
+
+async def test_a_device_of_another_session_is_another_device(api: Api) -> None:
+    tv = {"device_id": "t-1", "replace": "same-device"}
+    ours = await api.started(session="ours", **tv)
+    await api.started(session="theirs", **tv)
+    assert await api.playing(session="ours") == [_as_listed(ours)]
+
+
+async def test_choices_are_tried_in_their_order(api: Api) -> None:
+    streams = []
+    for device_id in ("a", "b", "c"):
+        streams.append(await api.started(device_id=device_id))
+        api.clock.move_on(1)
+    choices = ["same-device", "stalest"]
+    await api.started(device_id="b", replace=choices)
+    assert (await _ended(api, streams[1]))["reason"] == "replaced"
+    await api.started(device_id="new", replace=choices)
+    assert (await _ended(api, streams[0]))["reason"] == "replaced"
+    assert _as_listed(streams[2]) in await api.playing()
+
+
+async def test_a_replayed_start_takes_no_place_of_its_own_device(api: Api) -> None:
+    tv = {"device_id": "t-1", "replace": "same-device"}
+    first = await api.start(key="k", **tv)
+    replay = await api.start(key="k", **tv)
+    assert (first.status, replay.status) == (201, 200)
+    assert replay.body["stream_id"] == first.body["stream_id"]
+
+
+async def test_no_answer_tells_a_device_id(api: Api) -> None:
+    secret = "a-device-that-nobody-else-knows"
+    for _ in range(3):
+        started = await api.start(device_id=secret)
+        assert secret not in started.raw.decode()
+    refused = await api.start(device_id=secret)
+    assert refused.status == 409
+    for answer in (refused, await api.ask("GET", "/streams")):
+        assert secret not in answer.raw.decode()
+        assert "device_id" not in answer.raw.decode()
+
+
+async def test_a_device_id_is_kept_as_a_digest_that_differs_between_sessions(
+    aiohttp_client: AiohttpClient, wire_store: MongoStore, mongo: MongoClient[Any], database: str
+) -> None:
+    secret = "a-device-that-nobody-else-knows"
+    api = await open_api(aiohttp_client, wire_store)
+    for session in ("one", "another"):
+        await api.started(session=session, device_id=secret)
+    documents = list(mongo[database]["streams"].find())
+    assert secret not in repr(documents)
+    assert len({document["start"]["device_id"] for document in documents}) == 2
 
 
 async def test_starts_that_race_over_http_are_admitted_up_to_the_limit(api: Api) -> None:

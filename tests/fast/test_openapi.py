@@ -22,7 +22,7 @@ from openapi_spec_validator import validate
 
 import stream_service
 from stream_service import streams
-from stream_service.admission import OLDEST, STALEST
+from stream_service.admission import OLDEST, SAME_DEVICE, STALEST
 from stream_service.api import inputs
 from stream_service.api.openapi import openapi_document
 from stream_service.api.problems import CONTENT_TYPE, RETRY_AFTER_SECONDS, TYPE_PREFIX
@@ -63,7 +63,7 @@ LIMITS = {"pattern", "const"} | {
     for bound in ("min", "max", "exclusiveMin", "exclusiveMax")
     for what in ("imum", "Length", "Items", "Properties")
 }
-KEYWORDS = {"schema", "items", "properties", "oneOf", "allOf", "anyOf"}
+KEYWORDS = {"schema", "items", "contains", "properties", "oneOf", "allOf", "anyOf", "if", "then"}
 PRINTABLE = "^[!-~]([ -~]*[!-~])?$"
 """What can be sent in a header and be left of it there: no blank at the ends."""
 METHODS = {"get", "post", "put", "patch", "delete", "options", "head", "propfind"}
@@ -351,6 +351,10 @@ def test_each_limit_in_the_document_is_the_constant_of_the_code() -> None:
         ("heartbeat_in", "minimum", 0),
         ("device", "maxLength", inputs.MAX_LABEL_LENGTH),
         ("content", "maxLength", inputs.MAX_LABEL_LENGTH),
+        ("device_id", "minLength", 1),
+        ("device_id", "maxLength", inputs.MAX_DEVICE_ID_LENGTH),
+        ("replace", "maxItems", inputs.MAX_CHOICES),
+        ("replace", "const", SAME_DEVICE),
         ("replace", "const", OLDEST),
         ("replace", "const", STALEST),
         ("replace", "pattern", f"^{streams.STREAM_ID.pattern}$"),
@@ -422,7 +426,9 @@ async def test_every_documented_answer_is_given(
 START = Draft202012Validator(
     openapi_document(PLAIN)["components"]["schemas"]["StartRequest"]
 ).is_valid
-NAMED = st.from_regex(streams.STREAM_ID, fullmatch=True) | st.sampled_from((OLDEST, STALEST))
+NAMED = st.from_regex(streams.STREAM_ID, fullmatch=True) | st.sampled_from(
+    (SAME_DEVICE, OLDEST, STALEST)
+)
 LABELS = st.none() | st.text(st.characters(codec="utf-8"), max_size=210)
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(st.characters(codec="utf-8"), max_size=30),
@@ -434,7 +440,12 @@ REQUESTS = st.fixed_dictionaries(
     optional={
         "device": LABELS,
         "content": LABELS,
-        "replace": st.none() | NAMED | NAMED.map(lambda name: name + "x") | ANYTHING,
+        "device_id": st.none() | st.text(st.characters(codec="utf-8"), max_size=140),
+        "replace": st.none()
+        | NAMED
+        | st.lists(NAMED, max_size=10)
+        | NAMED.map(lambda name: name + "x")
+        | ANYTHING,
     },
 )
 
@@ -493,6 +504,8 @@ BODIES: list[bytes | None] = [
     b'{"device":"TV","content":null}',
     b'{"replace":"oldest"}',
     b'{"replace":"stalest"}',
+    b'{"replace":["same-device","stalest"],"device_id":"a"}',
+    b'{"replace":"same-device"}',
     b'{"replace":"eldest"}',
     b'{"replace":"0-aaaaaaaaaaaaaaaaaaaaaa"}',
     b'{"nonsense":1}',

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from stream_service import store as store_module
-from stream_service.admission import STALEST, Start
+from stream_service.admission import SAME_DEVICE, STALEST, Start
 from stream_service.limiter import Limiter, Started
 from stream_service.streams import LimitReachedError, new_token
 
@@ -169,7 +169,7 @@ async def test_of_racing_replacements_of_one_stream_one_is_admitted(
     other = await limiters[0].start(Start("s", 2))
     replace = victim.stream.stream_id
 
-    admitted = await race([Start("s", 2, replace=replace) for _ in range(12)])
+    admitted = await race([Start("s", 2, replace=(replace,)) for _ in range(12)])
 
     assert [started.stream.replaced for started in admitted] == [replace]
     assert await active(limiters[0], "s") == {
@@ -181,12 +181,44 @@ async def test_of_racing_replacements_of_one_stream_one_is_admitted(
 async def test_replacements_of_the_stalest_race_with_starts_and_stay_within_the_limit(
     limiters: list[Limiter], race: Race
 ) -> None:
-    starts = [Start("s", 3, replace=STALEST if n % 2 else None) for n in range(24)]
+    starts = [Start("s", 3, replace=(STALEST,) if n % 2 else ()) for n in range(24)]
 
     admitted = await race(starts)
 
     assert len(await active(limiters[0], "s")) == 3
     assert await active(limiters[0], "s") <= {started.stream.stream_id for started in admitted}
+
+
+async def test_racing_starts_of_one_device_leave_it_one_stream(
+    limiters: list[Limiter], race: Race
+) -> None:
+    other = await limiters[0].start(Start("s", 3, device_id="other"))
+
+    admitted = await race(
+        [Start("s", 3, device_id="mine", replace=(SAME_DEVICE,)) for _ in range(12)]
+    )
+
+    # One after the other they took each other's place, and none is refused.
+    assert len(admitted) == 12
+    assert {started.stream.slot for started in admitted} == {1}
+    replaced = {started.stream.replaced for started in admitted}
+    [last] = {started.stream.stream_id for started in admitted} - replaced
+    assert await active(limiters[0], "s") == {other.stream.stream_id, last}
+
+
+async def test_a_device_that_comes_back_at_the_limit_gets_its_own_place_and_no_one_elses(
+    limiters: list[Limiter], race: Race
+) -> None:
+    devices = ("a", "b", "c")
+    before = [await limiters[0].start(Start("s", 3, device_id=device)) for device in devices]
+
+    starts = [Start("s", 3, device_id=device, replace=(SAME_DEVICE,)) for device in devices * 4]
+    admitted = await race(starts)
+
+    assert len(admitted) == len(starts)
+    slots = {started.stream.device_id: started.stream.slot for started in before}
+    assert all(started.stream.slot == slots[started.stream.device_id] for started in admitted)
+    assert len(await active(limiters[0], "s")) == 3
 
 
 def _claims_whatever_is_there(operation: Callable[..., UpdateOne]) -> Callable[..., UpdateOne]:

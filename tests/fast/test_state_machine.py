@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 )
 from mongomock_motor import AsyncMongoMockClient
 
-from stream_service.admission import OLDEST, STALEST, Start
+from stream_service.admission import OLDEST, SAME_DEVICE, STALEST, Start
 from stream_service.limiter import Limiter, Started
 from stream_service.store import MongoStore
 from stream_service.streams import (
@@ -42,6 +42,7 @@ RETENTION = timedelta(seconds=300)
 SESSIONS = st.sampled_from(["alice", "bob"])
 LIMITS = st.integers(1, 4)
 KEYS = st.sampled_from(["k", "l"])
+DEVICES = st.sampled_from(["TV", "phone"])
 LIMITERS = st.integers(0, 1)
 
 
@@ -56,6 +57,7 @@ class Watched:
     started_at: datetime
     expires_at: datetime
     in_place_of: Watched | None
+    device: str | None = None
     stopped: bool = False
 
 
@@ -117,6 +119,7 @@ class AnyCourseOfEvents(RuleBasedStateMachine):
             self.now,
             self.now + LEASE,
             victim,
+            start.device_id,
         )
         self.holders[start.session, stream.slot] = watched
         assert started.active == len(self.active(start.session)) <= start.limit
@@ -153,6 +156,10 @@ class AnyCourseOfEvents(RuleBasedStateMachine):
     def a_start(self, session: str, limit: int, process: int) -> Any:
         return self.start(process, Start(session, limit), None)
 
+    @rule(target=streams, session=SESSIONS, limit=LIMITS, device=DEVICES, process=LIMITERS)
+    def a_start_of_a_device(self, session: str, limit: int, device: str, process: int) -> Any:
+        return self.start(process, Start(session, limit, device_id=device), None)
+
     @rule(target=streams, session=SESSIONS, limit=LIMITS, key=KEYS, process=LIMITERS)
     def a_start_with_a_key(self, session: str, limit: int, key: str, process: int) -> Any:
         return self.start(process, Start(session, limit, idempotency_key=key), None)
@@ -167,7 +174,7 @@ class AnyCourseOfEvents(RuleBasedStateMachine):
     def a_start_in_place_of(
         self, stream: Watched, limit: int, key: str | None, process: int
     ) -> Any:
-        start = Start(stream.session, limit, replace=stream.stream_id, idempotency_key=key)
+        start = Start(stream.session, limit, replace=(stream.stream_id,), idempotency_key=key)
         acts = self.is_active(stream) and len(self.active(stream.session)) <= limit
         return self.start(process, start, stream if acts else None)
 
@@ -179,12 +186,45 @@ class AnyCourseOfEvents(RuleBasedStateMachine):
         process=LIMITERS,
     )
     def a_start_in_place_of_the(self, session: str, limit: int, which: str, process: int) -> Any:
+        victim = self.at_the_limit(session, limit, which)
+        return self.start(process, Start(session, limit, replace=(which,)), victim)
+
+    def at_the_limit(self, session: str, limit: int, which: str) -> Watched | None:
+        """The oldest or the stalest, if the session is at its limit."""
         active = self.active(session)
+        if len(active) != limit:
+            return None
+        return active[0] if which == OLDEST else min(active, key=lambda held: held.expires_at)
+
+    @rule(
+        target=streams,
+        session=SESSIONS,
+        limit=LIMITS,
+        device=DEVICES,
+        key=st.none() | KEYS,
+        then=st.sampled_from([(), (OLDEST,), (STALEST,)]),
+        process=LIMITERS,
+    )
+    def a_start_in_place_of_the_same_device(  # noqa: PLR0913 - what such a start may say
+        self,
+        *,
+        session: str,
+        limit: int,
+        device: str,
+        key: str | None,
+        then: tuple[str, ...],
+        process: int,
+    ) -> Any:
+        choices = (SAME_DEVICE, *then)
+        start = Start(session, limit, device_id=device, replace=choices, idempotency_key=key)
+        active = self.active(session)
+        own = [held for held in active if held.device == device]
         victim = None
-        if len(active) == limit:
-            stalest = min(active, key=lambda held: held.expires_at)
-            victim = active[0] if which == OLDEST else stalest
-        return self.start(process, Start(session, limit, replace=which), victim)
+        if own and len(active) <= limit:
+            victim = min(own, key=lambda held: held.expires_at)
+        elif not own and then:
+            victim = self.at_the_limit(session, limit, *then)
+        return self.start(process, start, victim)
 
     @rule(target=streams, session=SESSIONS, limit=LIMITS, count=st.integers(2, 5))
     def starts_at_once(self, session: str, limit: int, count: int) -> Any:

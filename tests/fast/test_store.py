@@ -40,13 +40,14 @@ LATITUDE_SECONDS = 8.0
 """For a slow machine. Without its own limit the driver would look for a server for 30 s."""
 
 
-def streaming(
+def streaming(  # noqa: PLR0913 - the parts of a stream
     slot: int = 0,
     session: str = "s",
     *,
     at: datetime = NOW,
     key: str | None = None,
     replaced: str | None = None,
+    device: str | None = None,
 ) -> Stream:
     return Stream(
         session=session,
@@ -57,6 +58,7 @@ def streaming(
         expires_at=at + LEASE,
         idempotency_key=key,
         replaced=replaced,
+        device_id=device,
     )
 
 
@@ -99,14 +101,41 @@ async def test_a_claim_of_an_occupied_slot_has_to_look_again(store: MongoStore) 
 
 
 async def test_a_claim_gets_the_slot_of_a_stream_whose_lease_just_ended(store: MongoStore) -> None:
-    await put(store, streaming(key="k", replaced="0-before"))
+    await put(store, streaming(key="k", replaced="0-before", device="d"))
     then = NOW + LEASE
     second = streaming(at=then)
 
     assert await store.write([Write(second)], then - timedelta(milliseconds=1)) == [False]
     assert await store.write([Write(second)], then) == [True]
-    # Nothing of the first one is left: not its key, nor whom it had replaced.
+    # Nothing of the first one is left: not its key, nor whom it had replaced, nor its device.
     assert await holder_of(store, second) == second
+
+
+async def test_a_stream_keeps_the_device_that_started_it_through_renewal_and_end(
+    store: MongoStore,
+) -> None:
+    stream = streaming(device="d")
+    await put(store, stream)
+    await store.renew(places(stream), NOW + SECOND, NOW + SECOND + LEASE)
+    [renewed] = await active(store)
+    await store.end(places(stream), NOW + SECOND)
+
+    holder = await holder_of(store, stream)
+    assert holder is not None
+    assert (renewed.device_id, holder.device_id) == ("d", "d")
+
+
+async def test_a_slot_that_a_process_before_devices_were_known_gave_away_has_no_device(
+    wire_store: MongoStore, mongo: MongoClient[Any], database: str
+) -> None:
+    first = streaming(device="d")
+    await put(wire_store, first)
+    # It sets the fields that it knows, and leaves the others.
+    second = stream_id_of(0, new_token())
+    mongo[database]["streams"].update_one({}, {"$set": {"stream_id": second}})
+
+    [holder] = await active(wire_store)
+    assert (holder.stream_id, holder.device_id) == (second, None)
 
 
 async def test_a_claim_of_a_stopped_streams_slot_takes_the_tombstone_away(
