@@ -29,9 +29,6 @@ MAX_BODY_BYTES = 16 * 1024
 BODY_DEADLINE_SECONDS = 2.0
 """How long a client may take to send its body: as long as it may wait for the answer."""
 
-SESSION = web.RequestKey("session", str)
-"""The valid session id of a request, for the echo on its answer."""
-
 _LIMIT = re.compile(r"[0-9]{1,3}")
 _FIELDS = ("device", "content", "device_id", "replace")
 _CHOICES = (SAME_DEVICE, OLDEST, STALEST)
@@ -58,7 +55,6 @@ def session_of(request: web.Request) -> str:
             "The header Session-Id is missing: the gateway sets it once the viewer has logged in.",
             fields={"field": SESSION_HEADER},
         )
-    request[SESSION] = session
     return digest(session)
 
 

@@ -40,12 +40,28 @@ def openapi_document(settings: Settings) -> dict[str, Any]:
         for operation in operations:
             if _LIMIT in operation.get("parameters", ()):
                 operation["parameters"].remove(_LIMIT)
+    _secure(document, operations, settings)
+    return document
+
+
+def _secure(document: dict[str, Any], operations: list[dict[str, Any]], settings: Settings) -> None:
+    """Leave out the tokens that this deployment does not have (see access.py)."""
+    schemes: dict[str, Any] = document["components"]["securitySchemes"]
     if not settings.gateway_tokens:
-        del document["security"], components["securitySchemes"]
+        del schemes["gateway"]
+    if not settings.operator_tokens:
+        del schemes["operator"], schemes["operator-password"]
+    for part in [document, *operations]:
+        if part.get("security"):
+            part["security"] = [one for one in part["security"] if schemes.keys() >= one.keys()]
+            # What only operators may see falls to the gateway where there is none of them.
+            if not part["security"]:
+                del part["security"]
+    if not schemes:
+        del document["components"]["securitySchemes"]
         for operation in operations:
             if operation["responses"].get("401") == _UNAUTHORIZED:
                 del operation["responses"]["401"]
-    return document
 
 
 @cache

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
 
-from stream_service.api.inputs import KEY_HEADER, SESSION, SESSION_HEADER
+from stream_service.api.inputs import KEY_HEADER, SESSION_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -64,8 +64,6 @@ def request_log(app: web.Application, metrics: Metrics) -> Middleware:
         to_send = response.headers
         to_send[REQUEST_ID_HEADER] = request_id
         to_send.setdefault(hdrs.CACHE_CONTROL, "no-store")
-        if SESSION in request:
-            to_send[SESSION_HEADER] = request[SESSION]
         resource = request.match_info.route.resource
         route = None if resource is None else resource.canonical
         seconds = perf_counter() - began

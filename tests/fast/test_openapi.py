@@ -44,19 +44,22 @@ if TYPE_CHECKING:
     Client = TestClient[web.Request, web.Application]
 
 SESSION = {"Session-Id": "viewer"}
-TOKEN = "a-token"
-BEARER = {"Authorization": f"Bearer {TOKEN}"}
+BEARER = {"Authorization": "Bearer an-operator"}
 PLAIN = Settings()
-FULL = Settings(gateway_tokens=(TOKEN,), stream_limit_header="X-Stream-Limit")
+FULL = Settings(
+    gateway_tokens=("a-gateway",),
+    operator_tokens=("an-operator",),
+    stream_limit_header="X-Stream-Limit",
+)
 # HTTP's own, the echo on a problem that came before or after the session was found valid, and what
 # browsers are told about pages and files.
 UNDOCUMENTED_HEADERS = {
-    *("content-type", "content-length", "date", "server", "connection", "session-id"),
+    *("content-type", "content-length", "date", "server", "connection"),
     *("content-security-policy", "x-content-type-options", "referrer-policy"),
     *("etag", "vary", "content-encoding"),
 }
 # These say one of several things, of which the example is one.
-SEVERAL_DETAILS = {"invalid-request", "unsupported-media-type", "stream-ended"}
+SEVERAL_DETAILS = {"invalid-request", "unsupported-media-type", "stream-ended", "unauthorized"}
 FILE = Path(stream_service.__file__).parent / "api" / "openapi.yaml"
 LIMITS = {"pattern", "const"} | {
     f"{bound}{what}"
@@ -192,7 +195,7 @@ class Service:
         file: str = "icon.svg",
         **how: Any,
     ) -> ClientResponse:
-        """Ask what the operation's name says, as a gateway would, but for one header."""
+        """Ask what the operation's name says, as an operator would, but for one header."""
         operation = self.operations[name]
         path = operation.path.format(stream_id=stream_id, file=file)
         headers = {**BEARER, **SESSION, **how.pop("headers", {})}
@@ -569,7 +572,31 @@ async def test_the_document_is_served_and_names_the_version(
 def test_the_token_and_the_limit_header_are_documented_where_they_are_configured() -> None:
     plain, full = openapi_document(PLAIN), openapi_document(FULL)
     assert "security" not in plain
-    assert full["security"] == [{"gateway": []}]
+    assert full["security"] == [{"gateway": []}, {"operator": []}, {"operator-password": []}]
     assert full["paths"]["/health"]["get"]["security"] == []
     assert "X-Stream-Limit" not in json.dumps(plain)
     assert full["components"]["parameters"]["Limit"]["name"] == "X-Stream-Limit"
+
+
+@pytest.mark.parametrize("gateways", [(), ("a-gateway",)])
+@pytest.mark.parametrize("operators", [(), ("an-operator",)])
+async def test_the_description_tells_which_token_opens_what(
+    serve: Callable[..., Awaitable[Service]],
+    gateways: tuple[str, ...],
+    operators: tuple[str, ...],
+) -> None:
+    settings = Settings(gateway_tokens=gateways, operator_tokens=operators, stream_limit=9)
+    document = openapi_document(settings)
+    validate(document)
+    service = await serve(settings)
+    for name, operation in service.operations.items():
+        described = document["paths"][operation.path][operation.method]
+        wanted = described.get("security", document.get("security", []))
+        for scheme, token in (("gateway", gateways), ("operator", operators)):
+            if token:
+                bearer = {"Authorization": f"Bearer {token[0]}"}
+                answer = await service.ask(name, headers=bearer)
+                documented = not wanted or {scheme: []} in wanted
+                assert (answer.status != 401) == documented, (name, scheme)
+        answer = await service.ask(name, without="Authorization")
+        assert (answer.status == 401) == bool(wanted), name
