@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import os
 import secrets
-import signal
 import socket
 import subprocess
 import sys
@@ -31,7 +29,7 @@ from pymongo.monitoring import (
 )
 
 from stream_service.group_commit import GroupCommit
-from stream_service.process.embedded import PROGRAM, START_SECONDS, STOP_SECONDS
+from stream_service.process.embedded import PROGRAM, START_SECONDS, STOP_SECONDS, end_with_parent
 from stream_service.store import MongoStore
 
 if TYPE_CHECKING:
@@ -87,7 +85,7 @@ def _embedded_server(directory: Path) -> Iterator[str]:
             stderr=log,
             start_new_session=True,
             # The tests may be killed. No other thread runs yet that could hold a lock.
-            preexec_fn=_end_with_parent,  # noqa: PLW1509
+            preexec_fn=end_with_parent(),  # noqa: PLW1509
         )
     url = f"mongodb://127.0.0.1:{port}/?directConnection=true"
     try:
@@ -100,12 +98,6 @@ def _embedded_server(directory: Path) -> Iterator[str]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _end_with_parent() -> None:
-    if sys.platform == "linux":
-        set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(set_pdeathsig, signal.SIGTERM)
 
 
 def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import logging
+import os
 import shutil
 import signal
 import socket
@@ -22,7 +23,7 @@ from pymongo.errors import PyMongoError
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ async def embedded_database(directory: Path) -> AsyncIterator[EmbeddedDatabase]:
             stderr=output,
             # Ctrl-C reaches the whole process group, but the database has to go last.
             start_new_session=True,
-            preexec_fn=_end_with_parent,
+            preexec_fn=end_with_parent(),
         )
     exited = asyncio.create_task(process.wait())
     url = f"mongodb://127.0.0.1:{port}/?directConnection=true"
@@ -115,10 +116,22 @@ def _free_port() -> int:
         return port
 
 
-def _end_with_parent() -> None:
-    """Have the kernel stop the database if this process is killed and cannot do so itself."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def end_with_parent() -> Callable[[], None]:
+    """What a child process runs before its program, for the kernel to end it with this process.
+
+    Killed, not asked: SecantusDB does not always end on SIGTERM, and nobody is left to ask twice.
+    What it acknowledged is on disk. It ends with the thread that starts it.
+    """
+    parent, libc = os.getpid(), ctypes.CDLL(None)
+
+    def prepare() -> None:
+        if sys.platform == "linux":
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:
+                # It was gone before the kernel was asked.
+                os._exit(1)
+
+    return prepare
 
 
 async def _until_it_answers(url: str, exited: asyncio.Task[int], log_path: Path) -> None:

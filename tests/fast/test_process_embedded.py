@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -86,11 +87,17 @@ def test_a_database_that_ends_first_ends_the_service_which_says_so(tmp_path: Pat
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other kernels have no PR_SET_PDEATHSIG")
-def test_a_service_that_is_killed_takes_its_database_with_it(tmp_path: Path) -> None:
-    with _embedded(tmp_path) as service:
-        assert service.url
-        [database] = service.children
-        ended = os.pidfd_open(database)
+def test_a_service_that_is_killed_takes_a_database_with_it_that_ignores_sigterm(
+    tmp_path: Path,
+) -> None:
+    _stubborn_database(tmp_path)
+    variables = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PID_FILE": str(tmp_path / "pid")}
+    arguments = ("--embedded", "--data-dir", str(tmp_path / "data"))
+    with Service(*arguments, program=_embedding("stubborn-database"), **variables) as service:
+        until_file = time.monotonic() + PATIENCE_SECONDS
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+            assert time.monotonic() < until_file
+        ended = os.pidfd_open(int((tmp_path / "pid").read_text()))
         service.signal(signal.SIGKILL)
         try:
             assert select.select([ended], [], [], PATIENCE_SECONDS)[0] == [ended]
@@ -107,6 +114,13 @@ def test_a_stop_signal_while_the_database_starts_ends_both(tmp_path: Path) -> No
         assert service.status() == 0
         assert not is_running(database)
     assert not any("serving" in line for line in service.log)
+
+
+def _stubborn_database(directory: Path) -> None:
+    """Put a program there that gives no answer, and does not end when it is asked to."""
+    program = directory / "stubborn-database"
+    program.write_text("#!/bin/sh\ntrap '' TERM\necho $$ > \"$PID_FILE\"\nexec sleep 1000\n")
+    program.chmod(0o755)
 
 
 def _embedding(program: str) -> tuple[str, ...]:
@@ -143,12 +157,10 @@ def test_a_data_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 async def test_a_database_that_gives_no_answer_and_does_not_end_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stubborn = tmp_path / "stubborn-database"
-    stubborn.write_text("#!/bin/sh\ntrap '' TERM\necho $$ > \"$PID_FILE\"\nexec sleep 1000\n")
-    stubborn.chmod(0o755)
+    _stubborn_database(tmp_path)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("PID_FILE", str(tmp_path / "pid"))
-    monkeypatch.setattr(embedded, "PROGRAM", stubborn.name)
+    monkeypatch.setattr(embedded, "PROGRAM", "stubborn-database")
     monkeypatch.setattr(embedded, "START_SECONDS", 1.0)
     monkeypatch.setattr(embedded, "STOP_SECONDS", 0.2)
     async with asyncio.timeout(PATIENCE_SECONDS):

@@ -14,7 +14,7 @@ from typing import Any
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
-from stream_service.process.embedded import PROGRAM, START_SECONDS, STOP_SECONDS, _end_with_parent
+from stream_service.process.embedded import PROGRAM, START_SECONDS, STOP_SECONDS, end_with_parent
 from stream_service.streams import utc_now
 
 
@@ -49,7 +49,7 @@ class Database:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509 - as in tests/conftest.py
+                preexec_fn=end_with_parent(),  # noqa: PLW1509 - as in tests/conftest.py
             )
 
     async def back(self) -> None:
