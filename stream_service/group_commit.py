@@ -19,7 +19,7 @@ from copy import copy
 from enum import Enum
 from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar
 
-from stream_service.streams import StoreUnavailableError
+from stream_service.streams import StoreConflictError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
@@ -79,7 +79,7 @@ class GroupCommit(Generic[Item, Result]):
 
         Args:
             commit: Carries out a batch: one result per item, in order. What it raises fails this
-                batch's members and nobody else.
+                batch's members and nobody else; after `StoreConflictError` all of them go again.
             account: Tells whose item it is. None if that does not matter: then nobody's share is
                 bounded.
             max_batch: How many items a batch may have.
@@ -210,6 +210,8 @@ class GroupCommit(Generic[Item, Result]):
                     again.append(entry)
                 else:
                     future.set_result(result)
+        except StoreConflictError:
+            again = [entry for entry in batch if not entry[1].done()]
         except Exception as error:  # noqa: BLE001 - it is raised again, in every member
             for _, future, _ in batch:
                 if not future.done():

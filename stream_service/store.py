@@ -1,9 +1,11 @@
 """Streams in MongoDB. The only module that knows the driver.
 
 Its verbs take everything that is wanted at one moment and spend one command on it, however many
-sessions that concerns. Only plain operators are used, so that the same code is right on MongoDB, on
-a sharded cluster, on the embedded server and on the test double; and every filter names `session`,
-the shard key, so that a router can ask one shard alone.
+sessions that concerns. What a command names is sorted: where the database carries a command out as
+one transaction, two processes that took the same locks in another order would wait for each other.
+Only plain operators are used, so that the same code is right on MongoDB, on a sharded cluster, on
+the embedded server and on the test double; and every filter names `session`, the shard key, so that
+a router can ask one shard alone.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from pymongo.errors import (
 from pymongo.read_concern import ReadConcern
 
 from stream_service.settings import SettingsError
-from stream_service.streams import StoreUnavailableError, Stream
+from stream_service.streams import StoreConflictError, StoreUnavailableError, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -46,6 +48,7 @@ is behind the one that stopped it.
 
 _LEAVE_SECONDS = 0.5
 _DUPLICATE_KEY = 11000
+_WRITE_CONFLICT = 112
 _INDEX_CONFLICTS = (85, 86)  # IndexOptionsConflict, IndexKeySpecsConflict
 _ALL_IN_FIRST_BATCH = 100_000
 
@@ -84,7 +87,8 @@ class MongoStore:
     """The collection `streams` of one database: one document is one stream in one slot.
 
     Every verb raises `StoreUnavailableError` when the database gives no answer in time. For a verb
-    that writes the outcome is unknown then: the write may still be done.
+    that writes the outcome is unknown then: the write may still be done. `StoreConflictError` is
+    the one kind of it that says to do the same again.
     """
 
     def __init__(
@@ -195,10 +199,10 @@ class MongoStore:
             The streams by session; a session without any is absent.
         """
         await self._ready()
-        query: dict[str, Any] = {"session": {"$in": list(sessions)}}
+        query: dict[str, Any] = {"session": {"$in": sorted(sessions)}}
         active = {"expires_at": {"$gt": now}}
         if keys:
-            query["$or"] = [active, {"idempotency_key": {"$in": list(keys)}}]
+            query["$or"] = [active, {"idempotency_key": {"$in": sorted(keys)}}]
         else:
             query |= active
         found: dict[str, list[Stream]] = {}
@@ -221,21 +225,23 @@ class MongoStore:
         """
         await self._ready()
         lost: set[int] = set()
+        places = [(write.stream.session, write.stream.stream_id) for write in writes]
+        order = sorted(range(len(writes)), key=lambda i: _id(places[i]))
         with _translated_errors():
             try:
-                operations = [_operation(write, now) for write in writes]
+                operations = [_operation(writes[i], now) for i in order]
                 done = await self._streams.bulk_write(operations, ordered=False)
                 matched, upserted = done.matched_count, done.upserted_count
             except BulkWriteError as error:
                 details = error.details
                 errors = details["writeErrors"]
                 if details["writeConcernErrors"] or any(
-                    e["code"] != _DUPLICATE_KEY for e in errors
+                    e["code"] not in (_DUPLICATE_KEY, _WRITE_CONFLICT) for e in errors
                 ):
                     raise
                 # Either key will do: the slot's, somebody has it, or the idempotency key's,
                 # another try of this start was faster. A fresh view tells.
-                lost = {e["index"] for e in errors}
+                lost = {order[e["index"]] for e in errors}
                 matched, upserted = details["nMatched"], details["nUpserted"]
         claims = {i for i, write in enumerate(writes) if write.victim is None}
         take_overs = len(writes) - len(claims)
@@ -257,7 +263,7 @@ class MongoStore:
         # harms nobody, and a caller asks `slots` about a stream not known to be its session's.
         where = {
             **_places(wanted),
-            "stream_id": {"$in": [stream_id for _, stream_id in wanted]},
+            "stream_id": {"$in": sorted(stream_id for _, stream_id in wanted)},
             **_active(now),
         }
         with _translated_errors():
@@ -286,7 +292,7 @@ class MongoStore:
                 },
                 update,
             )
-            for place in wanted
+            for place in sorted(wanted, key=_id)
         ]
         with _translated_errors():
             done = await self._streams.bulk_write(operations, ordered=False)
@@ -342,8 +348,8 @@ def _id(place: Place) -> str:
 
 def _places(places: Collection[Place]) -> dict[str, Any]:
     return {
-        "_id": {"$in": [_id(place) for place in places]},
-        "session": {"$in": list({session for session, _ in places})},
+        "_id": {"$in": sorted({_id(place) for place in places})},
+        "session": {"$in": sorted({session for session, _ in places})},
     }
 
 
@@ -426,4 +432,14 @@ def _translated_errors() -> Iterator[None]:
         # The driver's own words can quote documents and the URL: its class says enough.
         code = getattr(error, "code", None)
         name = type(error).__name__
-        raise StoreUnavailableError(name if code is None else f"{name} {code}") from error
+        message = name if code is None else f"{name} {code}"
+        if _is_conflict(error):
+            raise StoreConflictError(message) from error
+        raise StoreUnavailableError(message) from error
+
+
+def _is_conflict(error: PyMongoError) -> bool:
+    if isinstance(error, BulkWriteError):
+        codes = {e["code"] for e in error.details["writeErrors"]}
+        return codes == {_WRITE_CONFLICT} and not error.details["writeConcernErrors"]
+    return isinstance(error, OperationFailure) and error.code == _WRITE_CONFLICT

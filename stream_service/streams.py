@@ -112,3 +112,7 @@ class StreamEndedError(Exception):
 
 class StoreUnavailableError(Exception):
     """The store gave no answer, or none in time: whether a write was done is unknown."""
+
+
+class StoreConflictError(StoreUnavailableError):
+    """The store gave way to another command: nothing is wrong, and the same can be tried again."""

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, settings
 from mongomock_motor import AsyncMongoMockClient
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import MongoClient
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.monitoring import (
     CommandFailedEvent,
     CommandListener,
@@ -79,6 +79,8 @@ def _embedded_server(directory: Path) -> Iterator[str]:
                 Path(sys.executable).with_name(PROGRAM),
                 *("--host", "127.0.0.1", "--port", str(port), "--log-level", "WARNING"),
                 *("--storage-path", directory / "wiredtiger", "--sync-on-commit"),
+                # For the fixture `failing`.
+                "--enable-test-commands",
             ],
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -119,6 +121,29 @@ def mongo(mongo_url: str) -> Iterator[MongoClient[Any]]:
     client: MongoClient[Any] = MongoClient(mongo_url, tz_aware=True)
     with client:
         yield client
+
+
+@pytest.fixture
+def failing(mongo: MongoClient[Any]) -> Iterator[Callable[..., None]]:
+    """Lets the next commands of stores fail, by MongoDB's own test command.
+
+    Takes the names of the commands, how many `times` they fail, and the `code` of the error.
+    """
+
+    def fail(*commands: str, code: int, times: int = 1) -> None:
+        data = {"failCommands": commands, "errorCode": code, "appName": "stream-service"}
+        _fail_point(mongo, {"times": times}, data)
+
+    try:
+        _fail_point(mongo, "off", {})
+    except OperationFailure:
+        pytest.skip("this server does not have configureFailPoint")
+    yield fail
+    _fail_point(mongo, "off", {})
+
+
+def _fail_point(mongo: MongoClient[Any], mode: object, data: dict[str, Any]) -> None:
+    mongo.admin.command("configureFailPoint", "failCommand", mode=mode, data=data)
 
 
 @pytest.fixture

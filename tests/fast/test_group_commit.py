@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from stream_service.group_commit import AGAIN, Again, GroupCommit, OverloadedError
-from stream_service.streams import StoreUnavailableError
+from stream_service.streams import StoreConflictError, StoreUnavailableError
 
 Group = GroupCommit[int, int]
 
@@ -302,4 +302,26 @@ async def test_the_deadline_holds_for_later_callers_after_earlier_ones_were_answ
     with pytest.raises(StoreUnavailableError, match="deadline"):
         await group(2)
     database.answer()
+    await group.finish()
+
+
+async def test_a_command_that_gave_way_to_another_goes_again_with_all_its_members(
+    database: Database,
+) -> None:
+    group: Group = GroupCommit(database)
+    tasks = [asyncio.ensure_future(group(n)) for n in (1, 2)]
+    database.answer(StoreConflictError("112"))
+    database.answer()
+    assert await asyncio.gather(*tasks) == [10, 20]
+    assert database.batches == [[1, 2], [1, 2]]
+
+
+async def test_what_keeps_giving_way_is_answered_by_the_deadline() -> None:
+    async def give_way(_: list[int]) -> list[int | Again]:
+        await asyncio.sleep(0)
+        raise StoreConflictError("112")
+
+    group: Group = GroupCommit(give_way, deadline_seconds=0.05)
+    with pytest.raises(StoreUnavailableError, match="deadline"):
+        await group(1)
     await group.finish()
