@@ -8,7 +8,7 @@ UV_COMPILE := $(VENV)/uv/bin/uv pip compile --quiet --universal --generate-hashe
 	--python-version 3.11 --prerelease if-necessary-or-explicit --upgrade pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test test-pythons check test-faults test-deploy test-e2e bench format lock clean
+.PHONY: help run install test test-pythons check test-faults test-deploy test-client test-e2e bench format lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,10 +36,13 @@ test-pythons:  ## Run the tests on each Python from 3.11 on that this machine ha
 	done; \
 	echo "== passed on Python$${tested:- none}; not on this machine:$${missing:- none}"; test -n "$$tested"
 
-test-e2e: $(VENV)/.e2e  ## Prove the pages and the player client in Chromium, installing it if missing
+test-client: client/node_modules/.package-lock.json  ## Prove the player client's rules and types: needs Node 20
+	npm test --prefix client --silent
+
+test-e2e: $(VENV)/.e2e test-client  ## Prove the pages and the player client in Chromium, installing it if missing
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -qqy chromium; } || { \
 		echo "make test-e2e needs Chromium: as root, apt-get install chromium" >&2; exit 1; }
-	$(BIN)/mypy --exclude "^$$" tests/e2e
+	$(BIN)/mypy tests/e2e/*.py
 	$(BIN)/python -m pytest tests/e2e
 
 check: $(VENV)/.dev  ## Format, lint, types, and the tests with a floor under their coverage
@@ -90,12 +93,17 @@ lock: | $(VENV)/bin  ## Look for newer dependencies and lock them in requirement
 		--output-file requirements/faults.txt
 
 clean:  ## Remove what make made, except ./data
-	rm -rf $(VENV) .pythons tests/deploy/node_modules .coverage* .e2e .hypothesis .mypy_cache \
+	rm -rf $(VENV) .pythons client/node_modules tests/deploy/node_modules .coverage* .e2e .hypothesis .mypy_cache \
 		.pytest_cache .ruff_cache
 
 tests/deploy/node_modules/.package-lock.json: tests/deploy/package-lock.json
 	@command -v npm >/dev/null || { echo "pm2 needs Node 18 or newer, with npm" >&2; exit 1; }
 	npm ci --prefix tests/deploy --no-audit --no-fund
+
+client/node_modules/.package-lock.json: client/package-lock.json
+	@command -v npm >/dev/null || { echo "make test-client needs Node 20 or newer, with npm" >&2; exit 1; }
+	npm ci --prefix client --no-audit --no-fund
+	@touch $@
 
 $(VENV)/bin:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo \

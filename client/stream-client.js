@@ -6,144 +6,341 @@
  *     device: "Living-room TV",
  *     onStarted: (stream) => video.play(),
  *     onRefused: ({ limit, active, streams }) => showTooManyDevices(streams),
- *     onEnded: (reason, problem) => video.pause(), // stopped, expired, replaced or forgotten
+ *     onEnded: (reason, detail) => video.pause(),
  *   });
  *   await playing.stop();
- * Options, all of them optional:
- *   url      where the gateway has the service; "" for the page's own origin
- *   device, content, replace      as in POST /streams
- *   headers  sent with each request, for a page that talks to the service without a gateway
- *   onStarted(stream), onBeat(stream), onRefused(problem), onEnded(reason, problem)
- *   onError(error)      what will be tried again; or, if error.final is true, what will not
+ *
+ * Every option is in stream-client.d.ts, and explained in the package's README. The rules are those
+ * of docs/clients.md; the table of cases beside the tests holds them.
  */
-const [FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, TIMEOUT_MILLISECONDS] = [1, 15, 10_000];
+const SECOND = 1000;
+const ANSWER_SECONDS = 10; // no answer by then is none
+const [FIRST_WAIT, LONGEST_WAIT, LONGEST_RETRY_AFTER] = [1, 15, 60]; // seconds, before the spread
+const [SHORTEST_BEAT, LONGEST_BEAT] = [1, 3600];
+const RESUME_SPREAD = 5;
+const [STOP_SECONDS, STOP_FIRST_SECONDS] = [10, 3];
+const FREE_REQUESTS = 2; // then one a second; the third free one is kept for a page that goes
+const LONGEST_TIMER = 2 ** 31 - 1; // milliseconds; beyond it, timers fire at once
+const DEVICE_ID = "stream-service.device-id";
+const PROBLEM = "urn:stream-service:problem:";
+const HOPELESS = [400, 413, 415, 422]; // what the service says of a start that will never do
+
+const stopping = new Set(); // stops under way on this page: a start lets them go first
 
 export const play = (options = {}) => new Playing(options);
 
 class Playing {
-  stream = null; // as the service described it last
-  over = false;
+  state = "starting"; // then "playing"; "resuming" while a lost stream is started anew; "over"
+  stream = null; // as the service described it last; null while none is held
   #options;
   #key = newKey(); // the same for each try: a start whose answer was lost takes no second slot
+  #deviceId;
   #timer = null;
-  #dueAt = 0;
-  #wait = FIRST_WAIT_SECONDS;
-  #busy = false;
-  #told = false;
-  #wake = () => Date.now() >= this.#dueAt && this.#go();
-  #leave = () => {
-    this.#dueAt = 0; // if the page comes back from the cache, it asks at once what has become of it
-    this.#tell();
-  };
+  #dueAt = 0; // when the next request is due, by the clock that goes on while a device sleeps
+  #attempt = null; // the request under way
+  #failures = 0; // in a row
+  #mayHurry = false; // the wait is our own, not one that the service asked for
+  #refused = false; // 401 or 403: the headers that were sent will not do
+  #headers; // those sent last, for a page that goes and cannot wait for new ones
+  #silent = false; // the app has been told that nobody answers
+  #grace = null;
+  #sent = 0;
+  #freeAt = 0; // when the next request may be sent, by a clock that nobody sets
+  #left = { id: null, sent: 0 }; // the stream that a leaving page stopped, and the requests by then
+  #stopped = null;
 
   constructor(options) {
     this.#options = options;
+    const { deviceId = deviceIdOfBrowser() } = options;
+    this.#deviceId = deviceId || undefined;
     this.#listen("addEventListener");
-    this.#after(0);
+    this.#after(0); // not at once: a component that is mounted and unmounted again asks nothing
+    if (options.signal?.aborted) this.stop();
+    else options.signal?.addEventListener("abort", this.#abort);
   }
 
-  /** Ends the stream. Done when the service has been told, or could not be reached. */
+  /** Ends the stream. True once the service has said so; false if it could not be reached. */
   stop() {
+    return (this.#stopped ??= this.#quit());
+  }
+
+  #quit() {
     this.#finish();
-    return this.#tell();
+    const released = this.#release().finally(() => {
+      stopping.delete(released);
+      this.#listen("removeEventListener");
+    });
+    stopping.add(released);
+    return released;
+  }
+
+  #go() {
+    if (this.state === "over" || this.#attempt) return;
+    const pause = this.#pause();
+    if (pause > 0) return this.#after(pause);
+    clearTimeout(this.#timer);
+    const attempt = this.state === "playing" ? this.#beat() : this.#start();
+    this.#attempt = attempt
+      .catch((error) => this.#failed(error))
+      .finally(() => (this.#attempt = null));
   }
 
   #after(seconds) {
     clearTimeout(this.#timer);
-    if (this.over) return;
-    this.#dueAt = Date.now() + seconds * 1000;
-    this.#timer = setTimeout(() => this.#go(), seconds * 1000);
-  }
-
-  async #go() {
-    if (this.over || this.#busy) return;
-    this.#busy = true;
-    try {
-      await (this.stream ? this.#beat() : this.#start());
-      this.#wait = FIRST_WAIT_SECONDS;
-    } catch (error) {
-      if (error.final) this.#finish();
-      else this.#after(this.#backOff(error.retryAfter));
-      this.#options.onError?.(error);
-    } finally {
-      this.#busy = false;
-    }
+    if (this.state === "over") return;
+    this.#dueAt = Date.now() + seconds * SECOND;
+    this.#timer = setTimeout(() => this.#go(), seconds * SECOND);
   }
 
   async #start() {
+    if (stopping.size) await Promise.race([Promise.all(stopping), sleep(STOP_FIRST_SECONDS)]);
+    if (this.state === "over") return;
+    const first = this.state === "starting";
     const { device, content, replace } = this.#options;
-    const headers = { "Content-Type": "application/json", "Idempotency-Key": this.#key };
-    const [status, answer] = await this.#post("/streams", headers, { device, content, replace });
-    if (status === 409) {
-      this.#finish();
-      return this.#options.onRefused?.(answer);
+    const body = { device, content, device_id: this.#deviceId };
+    if (first) body.replace = replace; // a stream that resumes takes nobody's place
+    const reply = await this.#post("/streams", { body, headers: { "Idempotency-Key": this.#key } });
+    const { status, kind, answer } = reply;
+    if (reply.ok && isStream(answer)) return this.#hold(answer, first ? "onStarted" : "onResumed");
+    if (status === 409 && kind === "limit-reached") return this.#end("onRefused", answer);
+    if (status === 400 && kind && body.device_id && answer.field === "device_id") {
+      this.#deviceId = undefined; // a process of a version before there were any: do without
+      this.#key = newKey();
+      this.#after(0);
+      return this.#tell("onError", failure(reply));
     }
-    this.stream = answer;
-    if (this.#told) return this.#tell().then(() => this.#after(0)); // left or stopped meanwhile
-    this.#after(answer.heartbeat_in);
-    this.#options.onStarted?.(answer);
+    throw failure(reply);
   }
 
   async #beat() {
-    const [status, answer] = await this.#post(`${this.#path}/heartbeat`);
-    if (this.over) return;
-    if (status === 410 || status === 404) {
-      this.#finish();
-      return this.#options.onEnded?.(answer.reason ?? "forgotten", answer);
+    const reply = await this.#post(`${this.#path}/heartbeat`);
+    if (this.state === "over") return;
+    const { status, kind, answer } = reply;
+    const { stream_id } = this.stream;
+    if (reply.ok && isStream(answer) && answer.stream_id === stream_id)
+      return this.#hold(answer, "onBeat");
+    const ended = status === 410 && kind === "stream-ended" ? answer.reason : null;
+    const lost = ended === "expired" || (ended === "stopped" && this.#left.id === stream_id);
+    if (lost || (status === 404 && kind === "stream-not-found")) return this.#resume();
+    if (ended === null) throw failure(reply);
+    this.stream = null;
+    this.#end("onEnded", ended, answer);
+  }
+
+  #hold(stream, event) {
+    this.stream = stream;
+    if (this.state === "over") return; // stopped meanwhile: what waits for this ends it
+    this.state = "playing";
+    this.#after(clamp(stream.heartbeat_in, SHORTEST_BEAT, LONGEST_BEAT));
+    const wasOffline = this.#silent && event !== "onStarted";
+    clearTimeout(this.#grace);
+    this.#failures = 0;
+    this.#mayHurry = this.#refused = this.#silent = false;
+    if (wasOffline) this.#tell("onOnline", stream);
+    this.#tell(event, stream);
+  }
+
+  /** The stream is lost and nobody meant it: start anew, not all players in one moment. */
+  #resume() {
+    this.state = "resuming";
+    this.#key = newKey();
+    this.#after(Math.random() * clamp(this.stream.heartbeat_in, 0, RESUME_SPREAD));
+    this.stream = null;
+  }
+
+  #failed(error) {
+    if (this.state === "over") return;
+    const first = this.state === "starting";
+    const unwelcome = [401, 403].includes(error.status);
+    if (unwelcome && !this.#refused && typeof this.#options.headers === "function") {
+      this.#refused = true;
+      return this.#after(0);
     }
-    this.stream = answer;
-    this.#after(answer.heartbeat_in);
-    this.#options.onBeat?.(answer);
+    this.#mayHurry = !error.retryAfter;
+    this.#after(this.#backOff(error.retryAfter));
+    this.#tell("onError", error);
+    if (first && (unwelcome || (error.problem && HOPELESS.includes(error.status))))
+      return this.#end("onEnded", "rejected", error);
+    if (this.#silent) return;
+    this.#silent = true;
+    const grace = this.#options.graceSeconds * SECOND;
+    if (grace <= LONGEST_TIMER)
+      this.#grace = setTimeout(() => this.#end("onEnded", "unreachable", error), grace);
+    this.#tell(first ? "onUnavailable" : "onOffline", error);
   }
 
-  /** Status and answer, if it is one that the callers know what to do with; throws others. */
-  async #post(path, headers, body) {
-    const response = await fetch((this.#options.url ?? "") + path, {
-      method: "POST",
-      headers: { ...this.#options.headers, ...headers },
-      body: JSON.stringify(body),
-      signal: AbortSignal.timeout(TIMEOUT_MILLISECONDS),
-    });
-    const answer = await response.json().catch(() => ({}));
-    const { status } = response;
-    if (response.ok || [404, 409, 410].includes(status)) return [status, answer];
-    const retryAfter = Number(response.headers.get("Retry-After"));
-    const final = status < 500 && status !== 408 && status !== 429;
-    const error = new Error(answer.detail ?? `HTTP ${status}`);
-    throw Object.assign(error, { status, problem: answer, retryAfter, final });
-  }
-
-  /** Tells the service that it is over, even while the page goes away. */
-  async #tell() {
-    this.#told = true;
-    if (this.stream === null) return;
-    const { url = "", headers } = this.#options;
-    const path = `${url}${this.#path}/stop`;
-    if (!headers && navigator.sendBeacon(path)) return; // a beacon cannot carry headers
-    await fetch(path, { method: "POST", headers, keepalive: true }).catch(() => {});
+  #end(event, ...details) {
+    if (this.state === "over") return;
+    this.stop(); // frees the slot, if one is still held
+    this.#call(event, ...details);
   }
 
   #finish() {
-    this.over = true;
+    this.state = "over";
     clearTimeout(this.#timer);
-    this.#listen("removeEventListener");
+    clearTimeout(this.#grace);
+    this.#options.signal?.removeEventListener("abort", this.#abort);
   }
 
+  /** Has the service end what is held. A start under way may still bring a stream: waits for it. */
+  async #release() {
+    if (this.stream === null) await this.#attempt;
+    const until = performance.now() + STOP_SECONDS * SECOND;
+    for (let wait = FIRST_WAIT; this.stream !== null; wait *= 2) {
+      await sleep(this.#pause());
+      const seconds = Math.max(1, (until - performance.now()) / SECOND);
+      const asked = this.#post(`${this.#path}/stop`, { last: true, seconds });
+      const { status, kind } = await asked.catch(() => ({}));
+      const gone = kind === "stream-ended" || kind === "stream-not-found";
+      if (status === 204 || gone) this.stream = null;
+      else if (performance.now() + wait * SECOND >= until) return false;
+      else await sleep(wait);
+      this.#refused = [401, 403].includes(status);
+    }
+    return true;
+  }
+
+  /** The last word of a page that goes: it waits for nothing, and nobody sees its answer. */
+  #leave = () => {
+    if (this.stream === null || this.#left.sent === this.#sent) return;
+    this.#count();
+    this.#left = { id: this.stream.stream_id, sent: this.#sent };
+    this.#dueAt = 0; // if the page comes back from the cache, it asks at once what has become of it
+    const { credentials } = this.#options;
+    const url = `${this.#url}${this.#path}/stop`;
+    // A beacon carries no headers, and always cookies.
+    if (!this.#headers && !credentials && navigator.sendBeacon?.(url)) return;
+    const headers = this.#headers;
+    fetch(url, { method: "POST", headers, credentials, keepalive: true }).catch(() => {});
+  };
+
   /** Timers sleep with the device and are slow in hidden pages: look at the clock on coming back. */
+  #wake = ({ type }) => {
+    const hurries = type === "online" && this.#mayHurry;
+    if (hurries) this.#failures = 0;
+    if (hurries || Date.now() >= this.#dueAt) this.#go();
+  };
+
+  #abort = () => this.stop();
+
   #listen(how) {
-    window[how]("pagehide", this.#leave);
-    for (const type of ["pageshow", "online", "focus"]) window[how](type, this.#wake);
-    document[how]("visibilitychange", this.#wake);
+    globalThis[how]?.("pagehide", this.#leave);
+    for (const type of ["pageshow", "online", "focus"]) globalThis[how]?.(type, this.#wake);
+    for (const type of ["visibilitychange", "resume"]) globalThis.document?.[how](type, this.#wake);
+  }
+
+  /** What was answered, within these seconds; throws where nothing was. */
+  async #post(path, { seconds = ANSWER_SECONDS, ...request } = {}) {
+    const abort = new AbortController();
+    const timer = setTimeout(() => abort.abort(), seconds * SECOND);
+    const late = new Promise((_, reject) => {
+      abort.signal.onabort = () => reject(new Error(`No answer within ${seconds} s`));
+    });
+    try {
+      return await Promise.race([this.#exchange(path, request, abort.signal), late]);
+    } finally {
+      clearTimeout(timer);
+      abort.abort(); // nobody reads the rest
+    }
+  }
+
+  async #exchange(path, { body, headers = {}, last = false }, signal) {
+    const { credentials, headers: own } = this.#options;
+    this.#headers = typeof own === "function" ? await own({ refused: this.#refused }) : own;
+    if (signal.aborted || (this.state === "over" && !last)) throw new Error("No longer wanted");
+    const all = new Headers(this.#headers);
+    for (const [name, value] of Object.entries(headers)) all.set(name, value);
+    if (body) all.set("Content-Type", "application/json");
+    this.#count();
+    const response = await fetch(this.#url + path, {
+      method: "POST",
+      headers: all,
+      body: body && JSON.stringify(body),
+      credentials,
+      redirect: "error", // a login page is no answer
+      keepalive: last,
+      signal,
+    });
+    const { ok, status } = response;
+    const [type] = (response.headers.get("Content-Type") ?? "").toLowerCase().split(/[ ;]/);
+    const isProblem = type === "application/problem+json";
+    const isJson = isProblem || type === "application/json";
+    const answer = isJson ? await response.json().catch(() => null) : null;
+    const isOurs = isProblem && answer?.status === status && `${answer.type}`.startsWith(PROBLEM);
+    const kind = isOurs ? answer.type.slice(PROBLEM.length) : null;
+    const retryAfter = seconds(response.headers.get("Retry-After"));
+    return { ok, status, kind, answer, retryAfter };
+  }
+
+  #count() {
+    this.#sent += 1;
+    const now = performance.now();
+    this.#freeAt = (this.#sent > FREE_REQUESTS ? Math.max(now, this.#freeAt) : now) + SECOND;
+  }
+
+  /** Seconds until the next request may be sent: whatever happens, no storm. */
+  #pause() {
+    const left = this.#sent < FREE_REQUESTS ? 0 : this.#freeAt - performance.now();
+    return Math.max(left, 0) / SECOND;
   }
 
   /** Doubles with each failure, and is spread so that players do not come back all at once. */
   #backOff(atLeast = 0) {
-    const wait = Math.max(atLeast, this.#wait);
-    this.#wait = Math.min(this.#wait * 2, LONGEST_WAIT_SECONDS);
-    return wait * (1 + Math.random() / 2);
+    const wait = Math.min(FIRST_WAIT * 2 ** this.#failures, LONGEST_WAIT);
+    this.#failures += 1;
+    return Math.max(wait, atLeast) * (1 + Math.random());
   }
+
+  #tell(event, ...details) {
+    if (this.state !== "over") this.#call(event, ...details);
+  }
+
+  /** An app's mistake is the app's: it is reported as uncaught, and changes nothing here. */
+  #call(event, ...details) {
+    try {
+      this.#options[event]?.(...details);
+    } catch (error) {
+      setTimeout(() => { throw error; });
+    }
+  }
+
+  get #url() { return (this.#options.url ?? "").replace(/\/+$/, ""); }
 
   get #path() { return `/streams/${encodeURIComponent(this.stream.stream_id)}`; }
 }
 
-const newKey = () => Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(36)).join("-");
+const isStream = (answer) =>
+  /^[!-~]{1,200}$/.test(typeof answer?.stream_id === "string" ? answer.stream_id : "") &&
+  Number.isFinite(answer.heartbeat_in) && answer.heartbeat_in > 0;
+
+const failure = ({ status, kind, answer, retryAfter }) =>
+  Object.assign(new Error(kind ? answer.detail : `HTTP ${status}`), {
+    status,
+    retryAfter,
+    problem: kind ? answer : undefined,
+  });
+
+/** Seconds, from seconds or a date; 0 where there is nothing to be understood. */
+const seconds = (text) => {
+  const wait = /^\d+$/.test(text) ? Number(text) : (Date.parse(text) - Date.now()) / SECOND;
+  return clamp(wait || 0, 0, LONGEST_RETRY_AFTER);
+};
+
+const clamp = (value, least, most) => Math.min(Math.max(value, least), most);
+
+const sleep = (seconds) => new Promise((done) => setTimeout(done, seconds * SECOND));
+
+/** Kept where the browser lets it be kept, else for as long as the page lives. */
+const deviceIdOfBrowser = () => {
+  try {
+    pageId = localStorage.getItem(DEVICE_ID)?.slice(0, 128) || (pageId ??= newKey());
+    localStorage.setItem(DEVICE_ID, pageId);
+  } catch {
+    pageId ??= newKey();
+  }
+  return pageId;
+};
+let pageId;
+
+const newKey = () =>
+  Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(36)).join("-");

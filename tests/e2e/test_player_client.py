@@ -183,12 +183,13 @@ def test_a_service_that_is_away_is_asked_again_ever_later(visit: Visit, site: st
 def test_what_cannot_be_mended_by_trying_again_is_not_tried_again(visit: Visit, site: str) -> None:
     page = visit.open(f"{site}/player", viewer="kate")
     start(page, device="x" * 201)
-    told(page, "onError")
-    assert page.evaluate("window.told[0][1].final") is True
-    assert page.evaluate("window.playing.over") is True
+    reason, _ = told(page, "onEnded")
+    assert reason == "rejected"
+    assert page.evaluate("window.told.at(-1)[2].problem.field") == "device"
+    assert page.evaluate("window.playing.state") == "over"
 
 
-def test_a_device_that_sleeps_past_its_lease_learns_that_it_is_over(
+def test_a_device_that_sleeps_past_its_lease_goes_on_in_a_new_stream(
     playwright: Playwright, hasty_site: str, hasty_service: Service
 ) -> None:
     # A browser of its own: all its processes are stopped, as those of a sleeping device are.
@@ -199,7 +200,7 @@ def test_a_device_that_sleeps_past_its_lease_learns_that_it_is_over(
         page = Visit(browser).open(f"{hasty_site}/player", viewer="lena")
         processes |= set(_browser_processes()) - others
         start(page)
-        told(page, "onStarted")
+        [lost] = told(page, "onStarted")
         for process in processes:
             os.kill(process, signal.SIGSTOP)
         try:
@@ -207,10 +208,10 @@ def test_a_device_that_sleeps_past_its_lease_learns_that_it_is_over(
         finally:
             for process in processes:
                 os.kill(process, signal.SIGCONT)
-        reason, problem = told(page, "onEnded")
-        assert reason == "expired"
-        assert problem["status"] == 410
-        assert page.evaluate("window.playing.over") is True
+        [stream] = told(page, "onResumed")
+        assert stream["stream_id"] != lost["stream_id"]
+        assert [one["stream_id"] for one in hasty_service.active("lena")] == [stream["stream_id"]]
+        assert page.evaluate("window.playing.state") == "playing"
     finally:
         browser.close()
 
