@@ -5,17 +5,19 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from stream_service.api import handlers
 from stream_service.api.access import token_required
-from stream_service.api.inputs import MAX_BODY_BYTES
+from stream_service.api.inputs import KEY_HEADER, MAX_BODY_BYTES, SESSION_HEADER
 from stream_service.api.problems import problems
-from stream_service.keys import LIMITER, METRICS, RECENT, SAMPLER, SETTINGS, STORE
+from stream_service.keys import LIMITER, SETTINGS, STORE
+from stream_service.limiter import Limiter
 from stream_service.pages.routes import page_routes
 from stream_service.store import MongoStore
 from stream_service.streams import utc_now
-from stream_service.telemetry.metrics import MeasuredLimiter, Metrics, Sampler
+from stream_service.telemetry.keys import METRICS, RECENT, SAMPLER
+from stream_service.telemetry.metrics import Metrics, Sampler
 from stream_service.telemetry.recent_problems import RecentProblems
 from stream_service.telemetry.request_log import request_log
 
@@ -45,10 +47,15 @@ def create_app(
     """
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app[METRICS] = metrics = Metrics()
+    app[RECENT] = recent = RecentProblems(clock)
     app.middlewares.extend(
         [
-            request_log(app, metrics),
-            problems,
+            request_log(
+                app,
+                metrics.on_request,
+                secret_headers=(SESSION_HEADER, KEY_HEADER, hdrs.AUTHORIZATION),
+            ),
+            problems(on_problem=recent.add, on_unavailable=metrics.on_store_error),
             *token_required(settings.gateway_tokens, settings.operator_tokens),
         ]
     )
@@ -59,9 +66,8 @@ def create_app(
     app.cleanup_ctx.append(_finishing)
     app[SETTINGS] = settings
     app[STORE] = store
-    app[RECENT] = RecentProblems(clock)
     lease = timedelta(seconds=settings.stream_ttl_seconds)
-    app[LIMITER] = MeasuredLimiter(store, metrics, lease=lease, clock=clock)
+    app[LIMITER] = Limiter(store, lease=lease, clock=clock, observer=metrics)
     app[SAMPLER] = Sampler(store, metrics, lease=lease, clock=clock)
     app.add_routes(
         [

@@ -25,6 +25,7 @@ from stream_service.group_commit import AGAIN, MAX_WAITING, Again, GroupCommit
 from stream_service.store import TOLERATED_SKEW, Place, Write
 from stream_service.streams import (
     LimitReachedError,
+    StoreUnavailableError,
     Stream,
     StreamEndedError,
     StreamNotFoundError,
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from stream_service.store import MongoStore
 
 Clock = Callable[[], datetime]
-BatchObserver = Callable[[str, int, float], None]
 
 BEATS_PER_LEASE = 3
 JITTER = 0.1
@@ -65,8 +65,33 @@ class Started:
     replay: bool
 
 
-def _nobody_watches(kind: str, size: int, waited_seconds: float) -> None:
-    pass
+class Observer:
+    """Is told what a limiter does, to count it. This one counts nothing.
+
+    Called on the event loop, before the caller has its answer: a method must neither wait nor
+    raise.
+    """
+
+    def on_start(self, outcome: Started | LimitReachedError | StoreUnavailableError) -> None:
+        """A start was decided, or the store gave no answer."""
+
+    def on_heartbeat(self, outcome: Stream | Exception) -> None:
+        """A heartbeat renewed its stream, or was answered with this exception."""
+
+    def on_stop(self) -> None:
+        """A stop ended a stream that was active until then."""
+
+    def on_batch(self, kind: str, size: int, waited_seconds: float) -> None:
+        """A batch of requests shared one command.
+
+        Args:
+            kind: Kind of command, of a few that the code names.
+            size: How many requests shared it.
+            waited_seconds: How long the first of them waited for it to be sent.
+        """
+
+
+_UNOBSERVED = Observer()
 
 
 class Limiter:
@@ -82,7 +107,7 @@ class Limiter:
         *,
         lease: timedelta,
         clock: Clock = utc_now,
-        on_batch: BatchObserver = _nobody_watches,
+        observer: Observer = _UNOBSERVED,
     ) -> None:
         """Make a limiter.
 
@@ -90,13 +115,14 @@ class Limiter:
             store: Where the streams are.
             lease: How long a stream stays active without a heartbeat.
             clock: Tells the time.
-            on_batch: Told of each batch: its kind, its size, and for how many seconds the first
-                of it waited.
+            observer: Told what is done.
         """
         self._store = store
         self._lease = lease
         self._clock = clock
+        self._observer = observer
         self._seen = _SeenStreams()
+        on_batch = observer.on_batch
         # No session fills a batch.
         of_start: Callable[[Start], str] = attrgetter("session")
         of_place: Callable[[Place], str] = itemgetter(0)
@@ -129,7 +155,12 @@ class Limiter:
             LimitReachedError: The session has as many as it may, by a view that was read after
                 the start arrived.
         """
-        outcome = await self._starts(start)
+        try:
+            outcome = await self._starts(start)
+        except StoreUnavailableError as unavailable:
+            self._observer.on_start(unavailable)
+            raise
+        self._observer.on_start(outcome)
         if isinstance(outcome, Started):
             return outcome
         raise outcome
@@ -148,7 +179,7 @@ class Limiter:
         if not is_stream_id(stream_id):
             raise StreamNotFoundError
         holder = await self._looks((session, stream_id))
-        return _still_active(holder, stream_id, self._clock())
+        return self._still_active(holder, stream_id, self._clock())
 
     async def heartbeat(self, session: str, stream_id: str) -> Stream:
         """Renew the lease of a stream.
@@ -157,9 +188,16 @@ class Limiter:
             StreamEndedError: It is over; a heartbeat never brings it back.
             StreamNotFoundError: It was never known to this session, or it has been forgotten.
         """
-        if not is_stream_id(stream_id):
-            raise StreamNotFoundError
-        renewed = await self._beats((session, stream_id))
+        try:
+            renewed = (
+                await self._beats((session, stream_id))
+                if is_stream_id(stream_id)
+                else StreamNotFoundError()
+            )
+        except StoreUnavailableError as unavailable:
+            self._observer.on_heartbeat(unavailable)
+            raise
+        self._observer.on_heartbeat(renewed)
         if isinstance(renewed, Stream):
             return renewed
         raise renewed
@@ -178,6 +216,8 @@ class Limiter:
         was_active = await self._stops((session, stream_id))
         if was_active is None:
             raise StreamNotFoundError
+        if was_active:
+            self._observer.on_stop()
         return was_active
 
     def heartbeat_in(self, expires_at: datetime | None = None) -> float:
@@ -258,7 +298,7 @@ class Limiter:
         outcomes: list[Stream | Exception] = []
         for place, stream in zip(places, seen, strict=True):
             try:
-                known = stream or _still_active(holders.get(place), place[1], now)
+                known = stream or self._still_active(holders.get(place), place[1], now)
             except (StreamEndedError, StreamNotFoundError) as over:
                 outcomes.append(over)
                 continue
@@ -300,6 +340,18 @@ class Limiter:
         await self._store.ping()
         return asked
 
+    def _still_active(self, holder: Stream | None, stream_id: str, now: datetime) -> Stream:
+        if holder is not None and holder.stream_id == stream_id:
+            if holder.is_active(now):
+                return holder
+            if holder.stopped:
+                raise StreamEndedError("stopped")
+            last_beat = holder.expires_at - self._lease
+            raise StreamEndedError("expired", silent_for=now - last_beat)
+        if holder is not None and holder.replaced == stream_id:
+            raise StreamEndedError("replaced", holder)
+        raise StreamNotFoundError
+
 
 class _SeenStreams:
     """What never changes of the streams seen lately, so that a heartbeat need not read it.
@@ -323,15 +375,3 @@ class _SeenStreams:
             return None
         self._streams.move_to_end(stream_id)
         return stream
-
-
-def _still_active(holder: Stream | None, stream_id: str, now: datetime) -> Stream:
-    if holder is not None and holder.stream_id == stream_id:
-        if holder.is_active(now):
-            return holder
-        if holder.stopped:
-            raise StreamEndedError("stopped")
-        raise StreamEndedError("expired", lease_end=holder.expires_at)
-    if holder is not None and holder.replaced == stream_id:
-        raise StreamEndedError("replaced", holder)
-    raise StreamNotFoundError

@@ -6,7 +6,10 @@ import re
 import secrets
 from datetime import UTC, datetime
 from time import time_ns
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from datetime import timedelta
 
 Reason = Literal["stopped", "expired", "replaced"]
 
@@ -94,7 +97,7 @@ class StreamEndedError(Exception):
     Attributes:
         reason: Why.
         replaced_by: The stream that took its slot over, when `reason` is "replaced".
-        lease_end: When its lease ran out, when `reason` is "expired".
+        silent_for: Time since its last heartbeat, when `reason` is "expired".
     """
 
     def __init__(
@@ -102,12 +105,12 @@ class StreamEndedError(Exception):
         reason: Reason,
         replaced_by: Stream | None = None,
         *,
-        lease_end: datetime | None = None,
+        silent_for: timedelta | None = None,
     ) -> None:
         super().__init__(f"the stream is over: {reason}")
         self.reason = reason
         self.replaced_by = replaced_by
-        self.lease_end = lease_end
+        self.silent_for = silent_for
 
 
 class StoreUnavailableError(Exception):

@@ -1,4 +1,5 @@
-"""The HTTP API: reads requests, checks them, asks the limiter and writes the answers.
+"""The HTTP API: reads and checks requests, asks the limiter, writes answers and problems.
 
-May import the core. Nothing in the core may import from here.
+A header or a body is checked in `inputs`, the API is described in `openapi.yaml`. Imports the core,
+never `pages`, `telemetry` or `process`.
 """

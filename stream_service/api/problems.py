@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from stream_service.api.representation import describe_all, encode, timestamp
-from stream_service.keys import METRICS, RECENT
 from stream_service.streams import (
     LimitReachedError,
     StoreUnavailableError,
@@ -18,9 +17,9 @@ from stream_service.streams import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from aiohttp.typedefs import Handler
+    from aiohttp.typedefs import Handler, Middleware
 
 log = logging.getLogger(__name__)
 
@@ -181,20 +180,38 @@ def internal_error() -> Problem:
     )
 
 
-@web.middleware
-async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer every error, the framework's own included, with a problem."""
-    try:
-        return await handler(request)
-    except Exception as error:
-        problem = problem_of(error)
-        if problem is None:
-            log.exception("unforeseen error")
-            problem = internal_error()
-        elif isinstance(error, StoreUnavailableError):
-            log.warning("store unavailable", extra={"error": str(error)})
-            request.app[METRICS].on_store_error(error)
-        resource = request.match_info.route.resource
-        route = None if resource is None else resource.canonical
-        request.app[RECENT].add(problem.status, problem.kind, request.method, route)
-        return problem.response()
+def _nobody(*_: object) -> None:
+    pass
+
+
+def problems(
+    *,
+    on_problem: Callable[[int, str, str, str | None], None] = _nobody,
+    on_unavailable: Callable[[StoreUnavailableError], None] = _nobody,
+) -> Middleware:
+    """Answer every error, the framework's own included, with a problem.
+
+    Args:
+        on_problem: Told of each: its status and kind, the request's method, and the template of
+            its route or None.
+        on_unavailable: Told of each request that the store failed.
+    """
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except Exception as error:
+            problem = problem_of(error)
+            if problem is None:
+                log.exception("unforeseen error")
+                problem = internal_error()
+            elif isinstance(error, StoreUnavailableError):
+                log.warning("store unavailable", extra={"error": str(error)})
+                on_unavailable(error)
+            resource = request.match_info.route.resource
+            route = None if resource is None else resource.canonical
+            on_problem(problem.status, problem.kind, request.method, route)
+            return problem.response()
+
+    return middleware

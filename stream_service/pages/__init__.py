@@ -1,4 +1,4 @@
-"""What people and programs are served around the API: pages, static files, the player client.
+"""Pages and files: /docs, /console, /metrics, the player client, and what they load.
 
-May import `api`, `telemetry` and the core. No decision about a stream is made here.
+May use `api`, `telemetry` and the core. Nothing here decides about a stream.
 """

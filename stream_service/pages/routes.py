@@ -13,9 +13,10 @@ from stream_service import __version__
 from stream_service.api.handlers import store_answers
 from stream_service.api.openapi import openapi_document
 from stream_service.api.representation import encode, json_response, timestamp
-from stream_service.keys import LIMITER, METRICS, RECENT, SAMPLER, SETTINGS
+from stream_service.keys import LIMITER, SETTINGS
 from stream_service.pages.files import FOR_AN_HOUR, NOT_KEPT, static_file
 from stream_service.streams import utc_now
+from stream_service.telemetry.keys import METRICS, RECENT, SAMPLER
 
 if TYPE_CHECKING:
     from stream_service.settings import Settings

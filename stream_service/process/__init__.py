@@ -1,4 +1,4 @@
-"""A process that serves: socket, signals, readiness, drain and the embedded database.
+"""A process that serves: socket, signals, readiness, draining and the embedded database.
 
-May import everything; only `__main__` imports it.
+May use everything; only `__main__` uses it.
 """

@@ -1,4 +1,5 @@
-"""What the service tells its operator: metrics, logs, traces and the problems answered last.
+"""What operators are told: metrics, logs, traces, and the problems answered last.
 
-May import the core. Never sees a session id, token or key.
+Told by the limiter and the API through what the app hands in; imports the core, never `api`. No
+session id, token or key may get here.
 """

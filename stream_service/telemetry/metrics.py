@@ -22,7 +22,7 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from stream_service import __version__
-from stream_service.limiter import Clock, Limiter, Started
+from stream_service.limiter import Observer, Started
 from stream_service.streams import (
     LimitReachedError,
     StoreUnavailableError,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from stream_service.admission import Start
+    from stream_service.limiter import Clock
     from stream_service.store import MongoStore
 
 SAMPLE_SECONDS = 5.0
@@ -54,7 +54,7 @@ _SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _RELEASES = (5, 10, 20, 30, 45, 60, 75, 90, 120, 180, 300, 600, 1800)
 
 
-class Metrics:
+class Metrics(Observer):
     """The metrics of one application, in a registry of its own."""
 
     def __init__(self) -> None:
@@ -76,23 +76,23 @@ class Metrics:
             ("outcome",),
             registry=registry,
         )
-        self.admitted = starts.labels("admitted")
-        self.replacing = starts.labels("replacing")
-        self.replayed = starts.labels("replayed")
-        self.refused = starts.labels("refused")
-        self.start_unavailable = starts.labels("unavailable")
+        self._admitted = starts.labels("admitted")
+        self._replacing = starts.labels("replacing")
+        self._replayed = starts.labels("replayed")
+        self._refused = starts.labels("refused")
+        self._start_unavailable = starts.labels("unavailable")
         heartbeats = Counter(
             "stream_service_heartbeats",
             "Heartbeats, by what became of them.",
             ("outcome",),
             registry=registry,
         )
-        self.renewed = heartbeats.labels("renewed")
-        self.ended = {
+        self._renewed = heartbeats.labels("renewed")
+        self._ended = {
             reason: heartbeats.labels(reason) for reason in ("stopped", "expired", "replaced")
         }
-        self.unknown = heartbeats.labels("unknown")
-        self.heartbeat_unavailable = heartbeats.labels("unavailable")
+        self._unknown = heartbeats.labels("unknown")
+        self._heartbeat_unavailable = heartbeats.labels("unavailable")
         ends = Counter(
             "stream_service_ends",
             "Streams that ended: stopped and replaced by a request, expired as found by a late "
@@ -100,8 +100,8 @@ class Metrics:
             ("reason",),
             registry=registry,
         )
-        self.ends = {reason: ends.labels(reason) for reason in ("stopped", "expired", "replaced")}
-        self.ghost_release = Histogram(
+        self._ends = {reason: ends.labels(reason) for reason in ("stopped", "expired", "replaced")}
+        self._ghost_release = Histogram(
             "stream_service_ghost_release_seconds",
             "Time from the last heartbeat of an expired stream until a late heartbeat found it "
             "over.",
@@ -165,14 +165,42 @@ class Metrics:
             child = self._by_request[key] = self._requests.labels(*key)
         child.observe(seconds)
 
-    def on_batch(self, kind: str, size: int, waited_seconds: float) -> None:
-        """Count a batch of requests that share one command.
+    def on_start(self, outcome: Started | LimitReachedError | StoreUnavailableError) -> None:
+        """Count a start."""
+        match outcome:
+            case Started(replay=True):
+                self._replayed.inc()
+            case Started(stream=Stream(replaced=None)):
+                self._admitted.inc()
+            case Started():
+                self._replacing.inc()
+                self._ends["replaced"].inc()
+            case LimitReachedError():
+                self._refused.inc()
+            case StoreUnavailableError():
+                self._start_unavailable.inc()
 
-        Args:
-            kind: Kind of command, of a few that the code names.
-            size: How many requests share it.
-            waited_seconds: How long the first of them waited for it to be sent.
-        """
+    def on_heartbeat(self, outcome: Stream | Exception) -> None:
+        """Count a heartbeat."""
+        match outcome:
+            case Stream():
+                self._renewed.inc()
+            case StreamEndedError(reason=reason, silent_for=silent_for):
+                self._ended[reason].inc()
+                if silent_for is not None:
+                    self._ends["expired"].inc()
+                    self._ghost_release.observe(silent_for.total_seconds())
+            case StreamNotFoundError():
+                self._unknown.inc()
+            case StoreUnavailableError():
+                self._heartbeat_unavailable.inc()
+
+    def on_stop(self) -> None:
+        """Count a stream that a stop ended."""
+        self._ends["stopped"].inc()
+
+    def on_batch(self, kind: str, size: int, waited_seconds: float) -> None:
+        """Count a batch."""
         children = self._by_kind.get(kind)
         if children is None:
             children = self._batch_sizes.labels(kind), self._batch_waits.labels(kind)
@@ -196,64 +224,6 @@ class Metrics:
     def collect(self) -> list[Metric]:
         """Everything, as it is now."""
         return list(self.registry().collect())
-
-
-class MeasuredLimiter(Limiter):
-    """A limiter that counts what it decides."""
-
-    def __init__(
-        self, store: MongoStore, metrics: Metrics, *, lease: timedelta, clock: Clock = utc_now
-    ) -> None:
-        super().__init__(store, lease=lease, clock=clock, on_batch=metrics.on_batch)
-        self._metrics = metrics
-
-    async def start(self, start: Start) -> Started:
-        """Admit one more stream; see `Limiter.start`."""
-        metrics = self._metrics
-        try:
-            started = await super().start(start)
-        except LimitReachedError:
-            metrics.refused.inc()
-            raise
-        except StoreUnavailableError:
-            metrics.start_unavailable.inc()
-            raise
-        if started.replay:
-            metrics.replayed.inc()
-        elif started.stream.replaced is not None:
-            metrics.replacing.inc()
-            metrics.ends["replaced"].inc()
-        else:
-            metrics.admitted.inc()
-        return started
-
-    async def heartbeat(self, session: str, stream_id: str) -> Stream:
-        """Renew the lease of a stream; see `Limiter.heartbeat`."""
-        metrics = self._metrics
-        try:
-            stream = await super().heartbeat(session, stream_id)
-        except StreamEndedError as ended:
-            metrics.ended[ended.reason].inc()
-            if ended.lease_end is not None:
-                metrics.ends["expired"].inc()
-                last_beat = ended.lease_end - self._lease
-                metrics.ghost_release.observe((self._clock() - last_beat).total_seconds())
-            raise
-        except StreamNotFoundError:
-            metrics.unknown.inc()
-            raise
-        except StoreUnavailableError:
-            metrics.heartbeat_unavailable.inc()
-            raise
-        metrics.renewed.inc()
-        return stream
-
-    async def stop(self, session: str, stream_id: str) -> bool:
-        """End a stream; see `Limiter.stop`."""
-        ended = await super().stop(session, stream_id)
-        if ended:
-            self._metrics.ends["stopped"].inc()
-        return ended
 
 
 class Sampler:

@@ -14,15 +14,10 @@ from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
 
-from stream_service.api.inputs import KEY_HEADER, SESSION_HEADER
-
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Collection
 
     from aiohttp.typedefs import Handler, Middleware
-    from multidict import CIMultiDictProxy
-
-    from stream_service.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +29,21 @@ WRITE_EVERY_SECONDS = 0.1
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-def request_log(app: web.Application, metrics: Metrics) -> Middleware:
+def request_log(
+    app: web.Application,
+    observe: Callable[[str, str | None, int, float], None],
+    *,
+    secret_headers: Collection[str],
+) -> Middleware:
     """Log method, route, status, milliseconds and request id; nothing that a client chose freely.
 
     The route's template stands for the path, which could hold anything. A request id comes from the
     gateway if it sends one of a harmless form, unless it is a secret of the request once more.
+
+    Args:
+        app: Whose last lines are to be written when it ends.
+        observe: Told of each answer: method, template of the route or None, status, seconds.
+        secret_headers: Whose values are in no log.
     """
     lines = _Lines()
 
@@ -57,7 +62,11 @@ def request_log(app: web.Application, metrics: Metrics) -> Middleware:
         if (
             request_id is None
             or not _REQUEST_ID.fullmatch(request_id)
-            or any(request_id in secret for secret in _secrets(headers))
+            or any(
+                request_id in secret
+                for name in secret_headers
+                for secret in headers.getall(name, ())
+            )
         ):
             request_id = f"{prefix}-{next(numbers):x}"
         response = await handler(request)
@@ -67,7 +76,7 @@ def request_log(app: web.Application, metrics: Metrics) -> Middleware:
         resource = request.match_info.route.resource
         route = None if resource is None else resource.canonical
         seconds = perf_counter() - began
-        metrics.on_request(request.method, route, response.status, seconds)
+        observe(request.method, route, response.status, seconds)
         if log.isEnabledFor(logging.INFO):
             lines.add(
                 request.method if request.method in hdrs.METH_ALL else "other",
@@ -79,11 +88,6 @@ def request_log(app: web.Application, metrics: Metrics) -> Middleware:
         return response
 
     return middleware
-
-
-def _secrets(headers: CIMultiDictProxy[str]) -> Iterator[str]:
-    for name in (SESSION_HEADER, KEY_HEADER, hdrs.AUTHORIZATION):
-        yield from headers.getall(name, ())
 
 
 class _Lines:

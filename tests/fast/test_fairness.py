@@ -10,7 +10,7 @@ import pytest
 
 from stream_service.admission import OLDEST, Start
 from stream_service.group_commit import MAX_SHARE
-from stream_service.limiter import Limiter
+from stream_service.limiter import Limiter, Observer
 from stream_service.streams import LimitReachedError
 
 if TYPE_CHECKING:
@@ -40,11 +40,12 @@ async def test_no_session_has_more_than_its_share_of_a_command(
     store: MongoStore, kind: str
 ) -> None:
     batches: list[tuple[str, int]] = []
-    limiter = Limiter(
-        store,
-        lease=timedelta(seconds=60),
-        on_batch=lambda name, size, _: batches.append((name, size)),
-    )
+
+    class Batches(Observer):
+        def on_batch(self, kind: str, size: int, waited_seconds: float) -> None:  # noqa: ARG002
+            batches.append((kind, size))
+
+    limiter = Limiter(store, lease=timedelta(seconds=60), observer=Batches())
     playing = [
         (session, (await limiter.start(Start(session, 3))).stream.stream_id)
         for session in ("theirs", "ours")

@@ -14,10 +14,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from stream_service.app import create_app
-from stream_service.keys import METRICS
 from stream_service.settings import Settings
 from stream_service.streams import StoreUnavailableError, utc_now
 from stream_service.telemetry import metrics as metrics_module
+from stream_service.telemetry.keys import METRICS
 from stream_service.telemetry.metrics import Metrics, Sampler
 
 if TYPE_CHECKING:

@@ -1,0 +1,10 @@
+"""What the pages find in the application of what it tells."""
+
+from aiohttp import web
+
+from stream_service.telemetry.metrics import Metrics, Sampler
+from stream_service.telemetry.recent_problems import RecentProblems
+
+METRICS = web.AppKey("metrics", Metrics)
+SAMPLER = web.AppKey("sampler", Sampler)
+RECENT = web.AppKey("recent", RecentProblems)
