@@ -78,6 +78,7 @@ def create_app(
             web.delete("/streams/{stream_id}", handlers.stop),
             web.post("/streams", handlers.start),
             web.get("/streams", handlers.list_active),
+            web.delete("/streams", handlers.stop_all),
             # HEAD must not start a stream.
             web.get("/watch", handlers.watch, allow_head=False),
             web.get("/health", handlers.health),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -44,6 +44,9 @@ Clock = Callable[[], datetime]
 BEATS_PER_LEASE = 3
 JITTER = 0.1
 
+MAX_SESSIONS_ENDED_AT_ONCE = 16
+"""How many sessions may share the commands that end all their streams, up to 100 each."""
+
 MAX_SEEN = 65_536
 """Of how many streams the labels are kept at hand."""
 
@@ -78,8 +81,8 @@ class Observer:
     def on_heartbeat(self, outcome: Stream | Exception) -> None:
         """A heartbeat renewed its stream, or was answered with this exception."""
 
-    def on_stop(self) -> None:
-        """A stop ended a stream that was active until then."""
+    def on_stop(self, streams: int) -> None:
+        """A stop ended this many streams that were active until then."""
 
     def on_batch(self, kind: str, size: int, waited_seconds: float) -> None:
         """A batch of requests shared one command.
@@ -133,6 +136,12 @@ class Limiter:
             self._renew, account=of_place, observe=partial(on_batch, "heartbeat")
         )
         self._stops = GroupCommit(self._end, account=of_place, observe=partial(on_batch, "stop"))
+        self._stops_of_all: GroupCommit[str, int] = GroupCommit(
+            self._end_all,
+            account=str,
+            max_batch=MAX_SESSIONS_ENDED_AT_ONCE,
+            observe=partial(on_batch, "stop_all"),
+        )
         self._lists = GroupCommit(self._read, account=str, observe=partial(on_batch, "list"))
         self._looks = GroupCommit(self._look, account=of_place, observe=partial(on_batch, "look"))
         # However many ask whether the store answers, one ping is under way at a time.
@@ -142,6 +151,7 @@ class Limiter:
         """Return when everything that was accepted has been carried out."""
         for group in (self._starts, self._beats, self._stops, self._lists, self._looks):
             await group.finish()
+        await self._stops_of_all.finish()
         await self._pings.finish()
 
     async def ping(self) -> None:
@@ -217,8 +227,18 @@ class Limiter:
         if was_active is None:
             raise StreamNotFoundError
         if was_active:
-            self._observer.on_stop()
+            self._observer.on_stop(1)
         return was_active
+
+    async def stop_all(self, session: str) -> int:
+        """End the streams that a session has now; one that starts meanwhile may stay.
+
+        Returns:
+            How many this ended.
+        """
+        ended = await self._stops_of_all(session)
+        self._observer.on_stop(ended)
+        return ended
 
     def heartbeat_in(self, expires_at: datetime | None = None) -> float:
         """Seconds until the next heartbeat is wanted: a third of what is left of the lease.
@@ -324,6 +344,17 @@ class Limiter:
                 at_once = holder.stream_id == stream_id and holder.expires_at == stopped_at
                 outcomes.append(at_once and len(places) > 1)
         return outcomes
+
+    async def _end_all(self, sessions: Sequence[str]) -> list[int]:
+        """Two commands. What is over by the second one was ended by somebody else."""
+        views = await self._store.read(set(sessions), (), self._clock())
+        places = [(stream.session, stream.stream_id) for view in views.values() for stream in view]
+        ended = await self._end(places) if places else []
+        counts = Counter(
+            session for (session, _), was_active in zip(places, ended, strict=True) if was_active
+        )
+        # Of several who ask for one session, the first is told of them.
+        return [counts.pop(session, 0) for session in sessions]
 
     async def _read(self, sessions: Sequence[str]) -> list[list[Stream]]:
         views = await self._store.read(set(sessions), (), self._clock())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64decode
 from hmac import compare_digest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from aiohttp import hdrs, web
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aiohttp.typedefs import Handler, Middleware
+
+    from stream_service.settings import Settings
 
 OPEN = frozenset({"/health", "/health/live", "/.well-known/jwks.json"})
 """Templates of the routes that need no token."""
@@ -66,6 +68,16 @@ def token_required(
         return await handler(request)
 
     return [middleware] if everybody else []
+
+
+def opened_by(
+    request: web.Request, settings: Settings
+) -> Literal["operator", "gateway", "anybody"]:
+    """Whose token opened this request, which `token_required` let pass."""
+    operators = [token.encode() for token in settings.operator_tokens]
+    if _has_token(request, operators, operators):
+        return "operator"
+    return "gateway" if settings.gateway_tokens else "anybody"
 
 
 def _has_token(request: web.Request, bearers: list[bytes], passwords: list[bytes]) -> bool:

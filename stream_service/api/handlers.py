@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from stream_service.admission import Start
+from stream_service.api.access import opened_by
 from stream_service.api.inputs import device_of, key_of, limit_of, session_of, start_body_of
 from stream_service.api.problems import limit_reached
 from stream_service.api.representation import describe, describe_all, json_response
@@ -15,6 +17,12 @@ from stream_service.streams import LimitReachedError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from stream_service.limiter import Limiter, Started
+
+
+audit = logging.getLogger("stream_service.audit")
+
+ACCOUNT_DIGITS = 12
+"""How much of an account's digest an audit line tells: enough to find it in the database."""
 
 
 async def watch(request: web.Request) -> web.Response:
@@ -78,8 +86,18 @@ async def stop(request: web.Request) -> web.Response:
     The body is not looked at: `navigator.sendBeacon` sends what it likes.
     """
     session = session_of(request)
-    await request.app[LIMITER].stop(session, request.match_info["stream_id"])
+    was_active = await request.app[LIMITER].stop(session, request.match_info["stream_id"])
+    if opened_by(request, request.app[SETTINGS]) == "operator":
+        _audit(request, session, "one", ended=int(was_active))
     return web.Response(status=204)
+
+
+async def stop_all(request: web.Request) -> web.Response:
+    """`DELETE /streams`: end everything that the account plays."""
+    session = session_of(request)
+    ended = await request.app[LIMITER].stop_all(session)
+    _audit(request, session, "all", ended=ended)
+    return json_response({"ended": ended})
 
 
 async def health(request: web.Request) -> web.Response:
@@ -101,6 +119,13 @@ async def store_answers(limiter: Limiter) -> bool:
 async def live(_: web.Request) -> web.Response:
     """`GET /health/live`: the process runs, whatever the store does."""
     return json_response({"status": "UP"})
+
+
+def _audit(request: web.Request, session: str, which: str, *, ended: int) -> None:
+    """Log who ended streams of an account: by the beginning of its digest, never by its id."""
+    who = opened_by(request, request.app[SETTINGS])
+    fields = {"by": who, "which": which, "ended": ended, "account": session[:ACCOUNT_DIGITS]}
+    audit.info("streams ended", extra=fields)
 
 
 def _limit(request: web.Request) -> int:

@@ -195,9 +195,9 @@ class Metrics(Observer):
             case StoreUnavailableError():
                 self._heartbeat_unavailable.inc()
 
-    def on_stop(self) -> None:
-        """Count a stream that a stop ended."""
-        self._ends["stopped"].inc()
+    def on_stop(self, streams: int) -> None:
+        """Count the streams that a stop ended."""
+        self._ends["stopped"].inc(streams)
 
     def on_batch(self, kind: str, size: int, waited_seconds: float) -> None:
         """Count a batch."""

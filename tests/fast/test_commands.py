@@ -111,6 +111,20 @@ async def test_a_heartbeat_at_another_process_costs_one_command_more_the_first_t
     assert names_of(commands, SESSION) == ["update"]
 
 
+async def test_a_stop_of_all_costs_two_commands_and_one_if_there_are_none(
+    commands: Commands, limiter: Limiter
+) -> None:
+    for _ in range(LIMIT):
+        await limiter.start(Start(SESSION, LIMIT))
+    commands.sent.clear()
+
+    assert await limiter.stop_all(SESSION) == LIMIT
+    assert names_of(commands, SESSION) == ["find", "update"]
+
+    assert await limiter.stop_all(SESSION) == 0
+    assert names_of(commands, SESSION) == ["find"]
+
+
 async def test_a_stop_costs_one_command_that_names_its_session(
     commands: Commands, limiter: Limiter
 ) -> None:

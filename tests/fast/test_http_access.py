@@ -28,7 +28,7 @@ PAGES = {
 }
 FOR_VIEWERS = [("GET", "/watch"), ("GET", "/streams"), ("GET", "/client.js")]
 FOR_VIEWERS += [("POST", "/streams"), ("GET", "/openapi.json")]
-FOR_VIEWERS += [("DELETE", "/streams/x"), ("POST", "/streams/x/stop")]
+FOR_VIEWERS += [("DELETE", "/streams"), ("DELETE", "/streams/x"), ("POST", "/streams/x/stop")]
 FOR_OPERATORS = ["/docs", "/console", "/console/state", "/metrics", "/static/icon.svg"]
 SESSION = {"Session-Id": "me"}
 
@@ -182,3 +182,46 @@ def test_the_operator_and_the_gateway_cannot_have_the_same_token(operators: str)
     with pytest.raises(SettingsError, match="OPERATOR_TOKEN must not be the same") as refused:
         Settings.from_environment(environment)
     assert "one" not in str(refused.value).split()
+
+
+async def _audit_lines(
+    client: Client, caplog: pytest.LogCaptureFixture, authorization: str | None
+) -> list[tuple[str, str, int]]:
+    """By whom, which and how many: what is logged when one and then all streams are ended."""
+    caplog.set_level("INFO", "stream_service.audit")
+    caplog.clear()
+    headers = SESSION | ({} if authorization is None else {"Authorization": authorization})
+    ids = []
+    for _ in range(3):
+        async with client.post("/streams", headers=headers) as response:
+            ids.append((await response.json())["stream_id"])
+    for path in (f"/streams/{ids[0]}", f"/streams/{ids[0]}", "/streams"):
+        await (await client.delete(path, headers=headers)).read()
+    lines: list[Any] = [r for r in caplog.records if r.name == "stream_service.audit"]
+    assert len({line.account for line in lines}) == 1
+    return [(line.by, line.which, line.ended) for line in lines]
+
+
+async def test_what_an_operator_ends_is_logged_as_the_operators_each_time(
+    both: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    for authorization in ("Bearer op-old", _basic("ann", "op-new")):
+        assert await _audit_lines(both, caplog, authorization) == [
+            ("operator", "one", 1),
+            ("operator", "one", 0),
+            ("operator", "all", 2),
+        ]
+
+
+async def test_what_the_gateway_ends_is_logged_only_when_it_is_all(
+    both: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert await _audit_lines(both, caplog, "Bearer gate-new") == [("gateway", "all", 2)]
+
+
+async def test_where_there_are_no_tokens_nobody_is_named(
+    aiohttp_client: AiohttpClient, double_store: MongoStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = await _served(aiohttp_client, double_store)
+    for authorization in (None, "Bearer made-up"):
+        assert await _audit_lines(client, caplog, authorization) == [("anybody", "all", 2)]

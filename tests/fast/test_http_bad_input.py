@@ -24,12 +24,13 @@ ROUTES = [
     ("GET", "/watch"),
     ("POST", "/streams"),
     ("GET", "/streams"),
+    ("DELETE", "/streams"),
     ("GET", "/streams/{stream_id}"),
     ("DELETE", "/streams/{stream_id}"),
     ("POST", "/streams/{stream_id}/stop"),
     ("POST", "/streams/{stream_id}/heartbeat"),
 ]
-OF_ONE_STREAM = ROUTES[3:]
+OF_ONE_STREAM = ROUTES[4:]
 
 
 @pytest.fixture
@@ -348,8 +349,8 @@ async def test_a_stop_takes_whatever_a_beacon_sends(
         ("HEAD", "/watch", {"GET"}),
         ("POST", "/watch", {"GET"}),
         ("OPTIONS", "/watch", {"GET"}),
-        ("OPTIONS", "/streams", {"GET", "HEAD", "POST"}),
-        ("PUT", "/streams", {"GET", "HEAD", "POST"}),
+        ("OPTIONS", "/streams", {"GET", "HEAD", "POST", "DELETE"}),
+        ("PUT", "/streams", {"GET", "HEAD", "POST", "DELETE"}),
         ("PATCH", "/streams/{stream_id}", {"GET", "HEAD", "DELETE"}),
         ("GET", "/streams/{stream_id}/stop", {"POST"}),
         ("GET", "/streams/{stream_id}/heartbeat", {"POST"}),
@@ -371,4 +372,6 @@ async def test_a_method_that_a_path_does_not_take_is_refused_with_those_it_takes
     ["/", "/watch/", "/Watch", "/streams/", "/streams/a/b/c", "/watch/../nowhere", "/%2e%2e"],
 )
 async def test_an_unknown_path_is_not_found(api: Api, path: str) -> None:
-    assert (await api.ask("GET", path)).status == 404
+    # DELETE too: a client that has no stream id must not end all streams.
+    for method in ("GET", "DELETE") if path != "/" else ("GET",):
+        assert (await api.ask(method, path)).status == 404

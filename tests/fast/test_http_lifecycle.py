@@ -257,6 +257,55 @@ async def test_stalest_replaces_the_stream_that_has_gone_longest_without_a_heart
     assert {streams[0]["stream_id"], streams[2]["stream_id"]} < left
 
 
+async def test_all_streams_of_a_session_are_stopped_at_once_and_nobody_elses(api: Api) -> None:
+    others = await api.started(session="another")
+    await api.started()
+    api.clock.move_on(59)
+    assert (await api.ask("POST", _path(others, "heartbeat"), session="another")).status == 200
+    api.clock.move_on(1)
+    streams = [await api.started() for _ in range(2)]
+    streams.append((await api.start(key="k")).body)
+    ended = await api.ask("DELETE", "/streams")
+    assert (ended.status, ended.body) == (200, {"ended": 3})
+    assert await api.playing() == []
+    for stream in streams:
+        assert (await _ended(api, stream))["reason"] == "stopped"
+    assert (await api.ask("DELETE", "/streams")).body == {"ended": 0}
+    # All slots are free again, and a key starts anew.
+    assert (await api.start(key="k")).status == 201
+    assert len(await api.playing(session="another")) == 1
+
+
+async def test_of_two_who_stop_all_at_once_each_stream_is_told_to_one(api: Api) -> None:
+    for session in ("one", "another"):
+        for _ in range(3):
+            await api.started(session=session)
+    answers = await asyncio.gather(
+        *(
+            api.ask("DELETE", "/streams", session=session)
+            for session in ("one", "another", "one", "nobody")
+        )
+    )
+    told = [answer.body["ended"] for answer in answers]
+    assert told[0] + told[2] == 3
+    assert (told[1], told[3]) == (3, 0)
+
+
+async def test_starts_that_race_with_a_stop_of_all_are_ended_or_play_on(api: Api) -> None:
+    before = [await api.started() for _ in range(3)]
+    answers = await asyncio.gather(
+        *(api.start() for _ in range(6)),
+        api.ask("DELETE", "/streams"),
+        *(api.start() for _ in range(6)),
+    )
+    left = {stream["stream_id"] for stream in await api.playing()}
+    assert not left & {stream["stream_id"] for stream in before}
+    admitted = {answer.body["stream_id"] for answer in answers if answer.status == 201}
+    ended = sum(answer.body.get("ended", 0) for answer in answers)
+    assert left <= admitted
+    assert ended == 3 + len(admitted - left)
+
+
 async def test_a_device_that_comes_back_takes_its_own_place_at_the_limit_and_below_it(
     api: Api,
 ) -> None:

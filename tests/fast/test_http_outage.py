@@ -32,6 +32,7 @@ ROUTES = [
     ("GET", "/watch"),
     ("POST", "/streams"),
     ("GET", "/streams"),
+    ("DELETE", "/streams"),
     ("GET", STREAM),
     ("DELETE", STREAM),
     ("POST", f"{STREAM}/stop"),

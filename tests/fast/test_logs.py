@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from stream_service.api.inputs import digest
 from tests.support.processes import Service
 
 if TYPE_CHECKING:
@@ -184,3 +185,25 @@ def test_a_password_in_the_url_of_a_database_that_is_away_is_not_logged() -> Non
         service.status()
     assert service.events
     assert "s3cret" not in "\n".join(service.log)
+
+
+def _audited(service: Service, request_id: str) -> list[dict[str, Any]]:
+    """The audit lines so far, once those of this request are written."""
+    service.wait_for(lambda event: event.get("request_id") == request_id)
+    return [e for e in service.events if e["logger"] == "stream_service.audit"]
+
+
+def test_a_stop_of_all_leaves_a_line_of_who_ended_how_many_of_which_account(
+    service: Service,
+) -> None:
+    headers = {**NAMED, "Session-Id": "s3cret-household"}
+    for _ in range(2):
+        assert service.ask("POST", "/streams", headers)[0] == 201
+    told = service.ask("DELETE", "/streams", {**headers, "X-Request-Id": "all"})
+    assert told == (200, {"ended": 2})
+    [line] = _audited(service, "all")
+    assert (line["event"], line["level"]) == ("streams ended", "INFO")
+    assert (line["by"], line["which"], line["ended"]) == ("gateway", "all", 2)
+    account = digest("s3cret-household")
+    assert account.startswith(line["account"])
+    assert len(line["account"]) == 12

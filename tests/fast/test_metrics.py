@@ -121,6 +121,16 @@ async def test_heartbeats_and_ends_are_counted_by_what_became_of_them(
     assert values["stream_service_ghost_release_seconds_sum"] == 75
 
 
+async def test_a_stop_of_all_counts_each_stream_that_it_ended(client: Client) -> None:
+    for _ in range(3):
+        await start(client)
+    for _ in range(2):
+        assert (await client.delete("/streams", headers=VIEWER)).status == 200
+    values = await scrape(client)
+    assert values['stream_service_ends_total{reason="stopped"}'] == 3
+    assert values['stream_service_batch_size_count{kind="stop_all"}'] == 2
+
+
 async def test_a_store_that_is_away_is_counted_and_leaves_no_figure_of_streams(
     aiohttp_client: AiohttpClient,
 ) -> None:

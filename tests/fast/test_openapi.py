@@ -351,6 +351,7 @@ def test_each_limit_in_the_document_is_the_constant_of_the_code() -> None:
         ("limit", "minimum", 1),
         ("limit", "maximum", MAX_LIMIT),
         ("active", "minimum", 0),
+        ("ended", "minimum", 0),
         ("heartbeat_in", "minimum", 0),
         ("device", "maxLength", inputs.MAX_LABEL_LENGTH),
         ("content", "maxLength", inputs.MAX_LABEL_LENGTH),

@@ -221,6 +221,34 @@ async def test_a_device_that_comes_back_at_the_limit_gets_its_own_place_and_no_o
     assert len(await active(limiters[0], "s")) == 3
 
 
+async def test_of_two_who_stop_all_in_one_batch_each_stream_is_told_to_one(
+    limiters: list[Limiter], race: Race
+) -> None:
+    await race([Start(session, 3) for session in ("s", "t") for _ in range(3)])
+
+    told = await asyncio.gather(*(limiters[0].stop_all(session) for session in "stus"))
+
+    assert told == [3, 3, 0, 0]
+
+
+async def test_a_stop_of_all_tells_only_of_what_it_ended_itself(
+    stores: list[MongoStore], limiters: list[Limiter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped, replaced, _ = [(await limiters[1].start(Start("s", 3))).stream for _ in range(3)]
+    read = stores[0].read
+
+    async def read_before_others(*args: Any) -> Any:
+        view = await read(*args)
+        await limiters[1].stop("s", stopped.stream_id)
+        await asyncio.sleep(0.01)  # A stop of the same millisecond could be anybody's.
+        await limiters[1].start(Start("s", 3, replace=(replaced.stream_id,)))
+        return view
+
+    monkeypatch.setattr(stores[0], "read", read_before_others)
+    assert await limiters[0].stop_all("s") == 1
+    assert len(await active(limiters[1], "s")) == 1
+
+
 def _claims_whatever_is_there(operation: Callable[..., UpdateOne]) -> Callable[..., UpdateOne]:
     """The conditional upsert with its condition taken out."""
 

@@ -288,6 +288,13 @@ class AnyCourseOfEvents(RuleBasedStateMachine):
         else:
             self.run(stop)
 
+    @rule(session=SESSIONS, process=LIMITERS)
+    def a_stop_of_all(self, session: str, process: int) -> None:
+        active = self.active(session)
+        assert self.run(self.limiters[process].stop_all(session)) == len(active)
+        for stream in active:
+            stream.stopped = True
+
     @rule(stream=streams, shift=st.integers(1, 3))
     def somebody_elses_or_a_forged_id(self, stream: Watched, shift: int) -> None:
         slot, _, token = stream.stream_id.partition("-")
