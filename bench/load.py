@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 
 from bench.null_mongod import stream_id_in
-from stream_service.api.inputs import digest
+from stream_service.api.digests import Digests
 
 SCRIPTS = Path(__file__).with_name("wrk")
 CLIENTS = 32
@@ -111,7 +111,7 @@ def start_streams(port: int, path: Path, sessions: int, each: int = 1) -> None:
 def name_streams(path: Path, count: int) -> None:
     """Write a file as `start_streams` does, of streams that only the null database knows."""
     word = secrets.token_hex(6)
-    lines = []
+    lines, digest = [], Digests()
     for number in range(count):
         session = f"{word}-{number}"
         lines.append(f"{session} {stream_id_in(digest(session), 0)}")

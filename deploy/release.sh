@@ -7,7 +7,7 @@ set -eu
 environment=$1
 cd "$(dirname "$0")/.."
 
-# What this server alone knows: MONGO_URL, GATEWAY_TOKEN, OPERATOR_TOKEN, PORT ...
+# What this server alone knows: MONGO_URL, GATEWAY_TOKEN, OPERATOR_TOKEN, DIGEST_KEY, PORT ...
 settings=${SHARED:-../shared}/stream-service.env
 if [ -f "$settings" ]; then
     set -a

@@ -28,6 +28,7 @@ environment variables and their defaults:
   STREAM_LIMIT_HEADER             header in which the gateway sends a viewer's own limit
   GATEWAY_TOKEN                   bearer token of the gateway; several with commas
   OPERATOR_TOKEN                  token of operators, which opens the pages too; several likewise
+  DIGEST_KEY                      secret under which session ids are digested, 16 characters or more
   REUSE_PORT 0                    1 lets several processes listen on one port
   LISTENER_DIR                    directory in which several processes pass on one listening
                                   socket, so that a reload loses no connection

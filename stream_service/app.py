@@ -9,9 +9,10 @@ from aiohttp import hdrs, web
 
 from stream_service.api import handlers
 from stream_service.api.access import token_required
+from stream_service.api.digests import Digests
 from stream_service.api.inputs import KEY_HEADER, MAX_BODY_BYTES, SESSION_HEADER
 from stream_service.api.problems import problems
-from stream_service.keys import LIMITER, SETTINGS, STORE
+from stream_service.keys import DIGESTS, LIMITER, SETTINGS, STORE
 from stream_service.limiter import Limiter
 from stream_service.pages.routes import page_routes
 from stream_service.store import MongoStore
@@ -65,6 +66,7 @@ def create_app(
         app.cleanup_ctx.append(_closing_store)
     app.cleanup_ctx.append(_finishing)
     app[SETTINGS] = settings
+    app[DIGESTS] = Digests(settings.digest_key)
     app[STORE] = store
     lease = timedelta(seconds=settings.stream_ttl_seconds)
     app[LIMITER] = Limiter(store, lease=lease, clock=clock, observer=metrics)

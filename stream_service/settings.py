@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 MAX_LIMIT = 100
 """The most streams that one session may be allowed; a slot number stays below it."""
 
+MIN_DIGEST_KEY = 16
+"""Least length of DIGEST_KEY, in characters."""
+
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -42,6 +45,7 @@ class Settings:
     stream_limit_header: str | None = None
     gateway_tokens: tuple[str, ...] = field(default=(), repr=False)
     operator_tokens: tuple[str, ...] = field(default=(), repr=False)
+    digest_key: str | None = field(default=None, repr=False)
     reuse_port: bool = False
     listener_dir: Path | None = None
     drain_seconds: int = 0
@@ -76,6 +80,7 @@ class Settings:
             stream_limit_header=_limit_header(env),
             gateway_tokens=_tokens(env, "GATEWAY_TOKEN"),
             operator_tokens=_operator_tokens(env),
+            digest_key=_digest_key(env),
             reuse_port=_integer(env, "REUSE_PORT", 0, 0, 1) == 1,
             listener_dir=Path(env["LISTENER_DIR"]) if "LISTENER_DIR" in env else None,
             drain_seconds=_integer(env, "DRAIN_SECONDS", _DEFAULT.drain_seconds, 0, 3600),
@@ -152,6 +157,16 @@ def _tokens(env: Mapping[str, str], name: str) -> tuple[str, ...]:
             "or several with commas between them while one is being rotated out"
         )
     return tokens
+
+
+def _digest_key(env: Mapping[str, str]) -> str | None:
+    key = env.get("DIGEST_KEY")
+    if key is not None and len(key) < MIN_DIGEST_KEY:
+        raise SettingsError(
+            f"DIGEST_KEY must have at least {MIN_DIGEST_KEY} characters; "
+            "`openssl rand -base64 32` makes one"
+        )
+    return key
 
 
 def _node_channel(env: Mapping[str, str]) -> int | None:

@@ -46,7 +46,7 @@ async def start(request: web.Request) -> web.Response:
             limit,
             device=body.device,
             content=body.content,
-            device_id=device_of(body, session),
+            device_id=device_of(request, body, session),
             replace=body.replace,
             idempotency_key=key,
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any
 
 import orjson
@@ -13,6 +12,7 @@ from aiohttp import web
 
 from stream_service.admission import OLDEST, SAME_DEVICE, STALEST
 from stream_service.api.problems import Problem, invalid
+from stream_service.keys import DIGESTS
 from stream_service.settings import MAX_LIMIT
 from stream_service.streams import is_stream_id
 
@@ -55,28 +55,20 @@ def session_of(request: web.Request) -> str:
             "The header Session-Id is missing: the gateway sets it once the viewer has logged in.",
             fields={"field": SESSION_HEADER},
         )
-    return digest(session)
-
-
-def digest(secret: str, context: str = "") -> str:
-    """A digest of 144 bits, in hexadecimal.
-
-    Args:
-        secret: A session id or idempotency key, which must never be kept in clear.
-        context: Makes digests of the same secret differ where it differs.
-    """
-    return blake2b(secret.encode(), digest_size=18, key=context.encode()).hexdigest()
+    return request.app[DIGESTS](session)
 
 
 def key_of(request: web.Request, session: str) -> str | None:
     """The digest of the request's idempotency key, another one in each session, or None."""
     key = _single(request, KEY_HEADER, MAX_KEY_LENGTH)
-    return None if key is None else digest(key, session)
+    return None if key is None else request.app[DIGESTS](key, session)
 
 
-def device_of(body: StartBody, session: str) -> str | None:
+def device_of(request: web.Request, body: StartBody, session: str) -> str | None:
     """The digest of the device's id, another one in each session, or None."""
-    return None if body.device_id is None else digest(body.device_id, session)
+    if body.device_id is None:
+        return None
+    return request.app[DIGESTS](body.device_id, session)
 
 
 def limit_of(request: web.Request, header: str | None, default: int) -> int:

@@ -185,9 +185,14 @@ async def _listen(stack: AsyncExitStack, settings: Settings, hurry: asyncio.Even
         log.warning("store unavailable at start", extra={"error": str(error)})
     site, shared = await _start_site(runner, settings)
     host, port = runner.addresses[0][:2]
-    closed = settings.gateway_tokens or settings.operator_tokens
-    if not closed and not _only_this_machine(runner):
-        log.warning("anybody may send any session: set GATEWAY_TOKEN", extra={"host": host})
+    if not _only_this_machine(runner):
+        if not settings.gateway_tokens and not settings.operator_tokens:
+            log.warning("anybody may send any session: set GATEWAY_TOKEN", extra={"host": host})
+        if settings.digest_key is None:
+            log.warning(
+                "session ids can be guessed from a copy of the database: set DIGEST_KEY",
+                extra={"host": host},
+            )
 
     async def take_leave() -> None:
         log.info("stopping")

@@ -23,6 +23,7 @@ DEFAULTS: dict[str, Any] = {
     "stream_limit_header": None,
     "gateway_tokens": (),
     "operator_tokens": (),
+    "digest_key": None,
     "reuse_port": False,
     "listener_dir": None,
     "drain_seconds": 0,
@@ -51,6 +52,7 @@ VALID = [
     ("GATEWAY_TOKEN", "one", ("one",)),
     ("GATEWAY_TOKEN", "new-one==, old.one", ("new-one==", "old.one")),
     ("OPERATOR_TOKEN", "new-one==, old.one", ("new-one==", "old.one")),
+    ("DIGEST_KEY", "k" * 16, "k" * 16),
     ("REUSE_PORT", "1", True),
     ("REUSE_PORT", "0", False),
     ("LISTENER_DIR", "run", Path("run")),
@@ -88,6 +90,7 @@ INVALID = [
     ("GATEWAY_TOKEN", ","),
     ("OPERATOR_TOKEN", "two words"),
     ("OPERATOR_TOKEN", "one,"),
+    ("DIGEST_KEY", "k" * 15),
     ("REUSE_PORT", "yes"),
     ("DRAIN_SECONDS", "soon"),
     ("LOG_LEVEL", "LOUD"),
@@ -138,12 +141,14 @@ def test_settings_do_not_show_their_secrets() -> None:
             {
                 "GATEWAY_TOKEN": "s3cret",
                 "OPERATOR_TOKEN": "0perator",
+                "DIGEST_KEY": "d1gest-of-16-and-more",
                 "MONGO_URL": "mongodb://user:passw0rd@host",
             }
         )
     )
     assert "s3cret" not in shown
     assert "0perator" not in shown
+    assert "d1gest" not in shown
     assert "passw0rd" not in shown
     assert "stream_limit=3" in shown
 
@@ -153,6 +158,7 @@ def test_settings_do_not_show_their_secrets() -> None:
     [
         ("GATEWAY_TOKEN", "s3cret words"),
         ("OPERATOR_TOKEN", "s3cret words"),
+        ("DIGEST_KEY", "s3cret"),
         ("MONGO_URL", "mongodb://user:s3cret@host:port"),
     ],
 )

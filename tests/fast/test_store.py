@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stream_service.admission import Start
-from stream_service.api.inputs import digest
+from stream_service.api.digests import Digests
 from stream_service.limiter import Limiter
 from stream_service.store import COMMAND_TIMEOUT, TOLERATED_SKEW, MongoStore, Place, Write
 from stream_service.streams import (
@@ -560,6 +560,7 @@ async def test_reads_ask_the_primary_whatever_the_url_says(
 async def test_the_database_knows_no_session_id_and_no_idempotency_key(
     wire_store: MongoStore, mongo: MongoClient[Any], database: str
 ) -> None:
+    digest = Digests()
     session, key = "a-login-that-works", "a-key-of-the-client"
     start = Start(digest(session), 3, idempotency_key=digest(key, session))
     started = await Limiter(wire_store, lease=LEASE).start(start)

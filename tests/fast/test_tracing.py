@@ -91,5 +91,5 @@ def test_traces_that_are_wanted_without_the_extra_are_told_so(
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
     monkeypatch.setitem(sys.modules, "opentelemetry.instrumentation.pymongo", None)
-    with pytest.raises(SettingsError, match=r"stream-service\[tracing\]"), tracing():
+    with pytest.raises(SettingsError, match="make install TRACING=1"), tracing():
         pass
