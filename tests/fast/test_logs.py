@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stream_service.api.inputs import digest
+from stream_service.api.digests import Digests
 from tests.support.processes import Service
 
 if TYPE_CHECKING:
@@ -204,6 +204,6 @@ def test_a_stop_of_all_leaves_a_line_of_who_ended_how_many_of_which_account(
     [line] = _audited(service, "all")
     assert (line["event"], line["level"]) == ("streams ended", "INFO")
     assert (line["by"], line["which"], line["ended"]) == ("gateway", "all", 2)
-    account = digest("s3cret-household")
+    account = Digests()("s3cret-household")
     assert account.startswith(line["account"])
     assert len(line["account"]) == 12
