@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from stream_service.api.problems import Problem, framework_problem, internal_error
 from stream_service.app import create_app
 from stream_service.keys import STORE
 from stream_service.process.draining import Drain
 from stream_service.process.embedded import EmbeddedDatabase, embedded_database
+from stream_service.process.http_server import running
 from stream_service.process.listener import BACKLOG, SharedListener, shared_listener
 from stream_service.process.readiness import announce_ready
 from stream_service.streams import StoreUnavailableError
@@ -44,69 +44,6 @@ Serving on {url}, streams in {directory}. Ctrl-C stops it. In another terminal, 
 
 class CannotServeError(Exception):
     """The socket cannot be had. The message names HOST and PORT."""
-
-
-class _Protocol(web.RequestHandler):
-    """Answers what is not HTTP at all with a problem too."""
-
-    __slots__ = ()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002 - quotes what was sent
-    ) -> web.StreamResponse:
-        """Make the answer to a request that could not be parsed, or could not be answered."""
-        if status < 500:  # noqa: PLR2004 - the client's fault
-            problem = Problem(
-                status,
-                "invalid-request",
-                "Invalid request",
-                "The request line or a header is not HTTP: see that header values, Session-Id "
-                "among them, hold no control characters and are not over-long.",
-            )
-        else:
-            log.error("unforeseen error", exc_info=exc)
-            problem = internal_error()
-        if request.writer.output_size > 0:
-            raise ConnectionError("the answer is under way already")
-        response = _past_the_middlewares(problem, exc)
-        response.force_close()
-        return response
-
-
-def _past_the_middlewares(problem: Problem, error: BaseException | None) -> web.Response:
-    """An answer that no middleware sees, with what they would have done for it."""
-    if problem.status < 500:  # noqa: PLR2004
-        log.info("bad request", extra={"status": problem.status, "error": type(error).__name__})
-    response = problem.response()
-    response.headers["Cache-Control"] = "no-store"
-    return response
-
-
-class _Server(web.Server):
-    def __call__(self) -> web.RequestHandler:
-        return _Protocol(self, loop=self._loop, **self._kwargs)
-
-
-class _Runner(web.AppRunner):
-    async def _make_server(self) -> web.Server:
-        server = await super()._make_server()
-        # aiohttp has no hook for the answer to a request that it could not parse.
-        server.__class__ = _Server
-        handle = server.request_handler
-
-        async def handler(request: web.BaseRequest) -> web.StreamResponse:
-            try:
-                return await handle(request)
-            except web.HTTPExpectationFailed as error:
-                # Raised ahead of the middlewares.
-                return _past_the_middlewares(framework_problem(error), error)
-
-        server.request_handler = handler
-        return server
 
 
 async def serve(settings: Settings, *, embedded_in: Path | None = None) -> int:
@@ -166,18 +103,16 @@ async def _unless_stopped(
     return starting.result()
 
 
-def _only_this_machine(runner: web.AppRunner) -> bool:
+def _only_this_machine(runner: web.BaseRunner) -> bool:
     return all(ip_address(address[0].partition("%")[0]).is_loopback for address in runner.addresses)
 
 
 async def _listen(stack: AsyncExitStack, settings: Settings, hurry: asyncio.Event) -> str:
     app = create_app(settings)
     drain = Drain(app)
-    runner = _Runner(
-        app, access_log=None, shutdown_timeout=GRACE_SECONDS, keepalive_timeout=IDLE_SECONDS
+    runner, server = await stack.enter_async_context(
+        running(app, idle_seconds=IDLE_SECONDS, grace_seconds=GRACE_SECONDS)
     )
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
     try:
         await app[STORE].prepare()
     except StoreUnavailableError as error:
@@ -198,8 +133,7 @@ async def _listen(stack: AsyncExitStack, settings: Settings, hurry: asyncio.Even
         log.info("stopping")
         if shared is not None:
             await shared.leave(site)
-        if runner.server is not None:
-            await drain.until_idle(runner.server, settings.drain_seconds, hurry)
+        await drain.until_idle(server, settings.drain_seconds, hurry)
 
     stack.push_async_callback(take_leave)
     # What is there now stays. Collections that walk it again and again cost a start a fifth of its
@@ -212,7 +146,7 @@ async def _listen(stack: AsyncExitStack, settings: Settings, hurry: asyncio.Even
 
 
 async def _start_site(
-    runner: web.AppRunner, settings: Settings
+    runner: web.BaseRunner, settings: Settings
 ) -> tuple[web.BaseSite, SharedListener | None]:
     host, port, directory = settings.host, settings.port, settings.listener_dir
     shared: SharedListener | None = None

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     # Settings import nothing: the store and the tracing say by its error what cannot be used.
     "core": {"core", "settings"},
     "settings": set(),
-    "keys": {"core", "settings"},
+    "keys": {"core", "settings", "api"},
     "telemetry": {"core", "settings", "telemetry"},
     "api": {"core", "settings", "keys", "api"},
     "pages": {"core", "settings", "keys", "api", "telemetry", "pages"},

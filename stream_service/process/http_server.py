@@ -1,0 +1,119 @@
+"""aiohttp's server, with what it has no hook for: the one module that goes beneath its application.
+
+aiohttp answers by itself, ahead of the application and its middlewares, what it cannot parse (in
+plain text, quoting what was sent) and an `Expect` that cannot be met. Here both are answered with
+problems. It is done in aiohttp's public names alone, but with two that its documentation does not
+promise: `RequestHandler.handle_error`, and what `Server.__call__` makes for each connection.
+tests/fast/test_http_server.py fails if a release changes them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from stream_service.api.problems import Problem, framework_problem, internal_error
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+log = logging.getLogger(__name__)
+
+
+class Connection(web.RequestHandler):
+    """One connection, on which errors of aiohttp's own are problems too."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - quotes what was sent
+    ) -> web.StreamResponse:
+        """Make the answer to a request that could not be parsed, or could not be answered."""
+        if status < 500:  # noqa: PLR2004 - the client's fault
+            problem = Problem(
+                status,
+                "invalid-request",
+                "Invalid request",
+                "The request line or a header is not HTTP: see that header values, Session-Id "
+                "among them, hold no control characters and are not over-long.",
+            )
+        else:
+            log.error("unforeseen error", exc_info=exc)
+            problem = internal_error()
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer is under way already")
+        response = _past_the_middlewares(problem, exc)
+        response.force_close()
+        return response
+
+
+class HttpServer(web.Server):
+    """Answers for an application, on connections of the class above."""
+
+    def __init__(self, application: web.Server, **options: Any) -> None:
+        """Make a server.
+
+        Args:
+            application: The server that aiohttp made for the application.
+            options: Of each connection, as for `aiohttp.web.AppRunner`.
+        """
+        self._answer = application.request_handler
+        self._options = options
+        super().__init__(self._handle, request_factory=application.request_factory)
+
+    def __call__(self) -> Connection:
+        """Make what asyncio asks for at each new connection."""
+        return Connection(self, loop=asyncio.get_running_loop(), **self._options)
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await self._answer(request)
+        except web.HTTPExpectationFailed as error:
+            # Raised ahead of the middlewares.
+            return _past_the_middlewares(framework_problem(error), error)
+
+
+def _past_the_middlewares(problem: Problem, error: BaseException | None) -> web.Response:
+    """An answer that no middleware sees, with what they would have done for it."""
+    if problem.status < 500:  # noqa: PLR2004
+        log.info("bad request", extra={"status": problem.status, "error": type(error).__name__})
+    response = problem.response()
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+@asynccontextmanager
+async def running(
+    app: web.Application, *, idle_seconds: float, grace_seconds: float
+) -> AsyncIterator[tuple[web.ServerRunner, HttpServer]]:
+    """Start an application, and a server for the sites that are added to the runner.
+
+    At the end the sites are closed, the requests in flight answered, and the application ended.
+
+    Args:
+        app: Not started yet.
+        idle_seconds: How long a connection may stay without a whole request.
+        grace_seconds: How long requests in flight may take at the end.
+    """
+    application = web.AppRunner(app)
+    try:
+        await application.setup()
+        if application.server is None:
+            raise RuntimeError("aiohttp made no server for the application")
+        server = HttpServer(application.server, access_log=None, keepalive_timeout=idle_seconds)
+        runner = web.ServerRunner(server, shutdown_timeout=grace_seconds)
+        await runner.setup()
+        try:
+            yield runner, server
+        finally:
+            await runner.cleanup()
+    finally:
+        await application.cleanup()
