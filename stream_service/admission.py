@@ -8,10 +8,17 @@ and nobody is refused wrongly, because only a fresh view refuses.
 
 Two properties of `plan` carry the proof, and are tested as such:
 
-- It claims the lowest free slot, and as many in all as the limit leaves. Then the cap holds even
-  while streams from before a lowered limit sit in higher slots: slot s is claimed only when s
-  streams lie below it, and with m above it, s + m + 1 <= limit.
+- It claims the lowest free slot s, and only when no more than limit - s - 1 streams above it are
+  active or can be again. Then the cap holds even while streams from before a lowered limit sit in
+  higher slots. For let s be the highest slot that was claimed under this limit: at most s + 1
+  streams lie in the slots up to it, and those above it were counted when it was claimed, and can
+  only have become fewer.
 - It refuses only on what the view holds, never on what other starts beside it are about to get.
+
+A stream whose lease is over can be active again: a heartbeat that was sent in time may be carried
+out after the view was read, even much later. Where that would matter, which takes a lowered limit,
+such a stream is closed first: from then on no heartbeat renews it. The look after that sees it
+closed, or sees that the heartbeat was faster.
 """
 
 from __future__ import annotations
@@ -81,7 +88,10 @@ class TakeOver:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """This start has its stream already: a replay, or a claim whose answer was lost."""
+    """This start has its stream already: a replay, or a claim whose answer was lost.
+
+    To be confirmed before it is answered: what the view shows may not be durable yet.
+    """
 
     stream: Stream
     active: int
@@ -96,10 +106,10 @@ class Refuse:
 
 
 @dataclass(frozen=True, slots=True)
-class Forget:
-    """Take the idempotency key off this stream, which is over, then look again."""
+class Close:
+    """End these for good, whose leases are over, and free their keys; then look again."""
 
-    expired: Stream
+    lapsed: list[Stream]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +117,14 @@ class LookAgain:
     """What this start would get depends on others that are being tried right now."""
 
 
-Decision = Claim | TakeOver | Settled | Refuse | Forget | LookAgain
+Decision = Claim | TakeOver | Settled | Refuse | Close | LookAgain
 
 
 def plan(view: Sequence[Stream], starts: Sequence[Start], now: datetime) -> list[Decision]:
     """Decide what each start of one session shall try.
 
     Args:
-        view: The session's active streams, and those over whose idempotency key a start has.
+        view: What the session's slots hold: active streams, and what is over but not swept.
         starts: Starts of that one session, in the order of their arrival.
         now: The time at which `view` was asked for.
 
@@ -122,17 +132,17 @@ def plan(view: Sequence[Stream], starts: Sequence[Start], now: datetime) -> list
         One decision per start, in order. Claims of one plan never meet in the same slot.
     """
     active = sorted((s for s in view if s.is_active(now)), key=lambda s: (s.started_at, s.slot))
-    expired = {s.idempotency_key: s for s in view if not s.is_active(now)}
-    session = _Session(active, expired)
+    lapsed = [s for s in view if not s.is_active(now) and s.ended is None]
+    session = _Session(active, lapsed)
     return [session.decide(start) for start in starts]
 
 
 class _Session:
     """A session while one plan is made: what is active, and what the plan has given away."""
 
-    def __init__(self, active: list[Stream], expired: dict[str | None, Stream]) -> None:
+    def __init__(self, active: list[Stream], lapsed: list[Stream]) -> None:
         self._active = active
-        self._expired = expired
+        self._lapsed = lapsed
         self._by_id = {stream.stream_id: stream for stream in active}
         self._by_key: dict[str | None, Stream] = {
             stream.idempotency_key: stream for stream in active if stream.idempotency_key
@@ -153,13 +163,22 @@ class _Session:
                 return LookAgain()
             self._keys.add(key)
         decision = self._admit(start)
-        forgotten = self._expired.get(key) if key is not None else None
-        if forgotten is None or isinstance(decision, Refuse | LookAgain):
+        if isinstance(decision, Refuse | LookAgain):
             return decision
-        # The key is unique in the session. A claim of the very slot that still bears it writes
-        # over it; from any other slot it has to be taken off first.
-        slot = decision.slot if isinstance(decision, Claim) else None
-        return decision if slot == forgotten.slot else Forget(forgotten)
+        in_the_way = self._in_the_way(start, decision)
+        return Close(in_the_way) if in_the_way else decision
+
+    def _in_the_way(self, start: Start, decision: Claim | TakeOver) -> list[Stream]:
+        """Which of the lapsed have to be closed before this can be tried."""
+        # A claim writes over what is in its slot, key and all.
+        written_over = decision.slot if isinstance(decision, Claim) else None
+        others = [stream for stream in self._lapsed if stream.slot != written_over]
+        occupied_or_to_be = self._occupied | {stream.slot for stream in others}
+        if len(occupied_or_to_be) > start.limit:
+            return [stream for stream in others if stream.slot not in self._occupied]
+        key = start.idempotency_key
+        # The key is unique in the session.
+        return [stream for stream in others if key is not None and stream.idempotency_key == key]
 
     def _settled(self, start: Start) -> Settled | None:
         for stream in self._active:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from stream_service.admission import (
     Claim,
+    Close,
     Decision,
-    Forget,
     Refuse,
     Settled,
     Start,
@@ -22,7 +22,7 @@ from stream_service.admission import (
     plan,
 )
 from stream_service.group_commit import AGAIN, MAX_WAITING, Again, GroupCommit
-from stream_service.store import TOLERATED_SKEW, Place, Write
+from stream_service.store import TOLERATED_SKEW, Change, Closing, Confirmation, Place, Write
 from stream_service.streams import (
     LimitReachedError,
     StoreUnavailableError,
@@ -257,35 +257,42 @@ class Limiter:
         now = self._clock()
         decisions = await self._decide(starts, now)
         outcomes: list[Started | LimitReachedError | Again] = [AGAIN] * len(starts)
-        writes: dict[int, tuple[int, Write]] = {}
+        changes: list[Change] = []
+        # What each of them, if it is made, gives to which start.
+        gains: list[tuple[int, Started]] = []
+        closing: set[Stream] = set()
         for index, (start, decision) in enumerate(zip(starts, decisions, strict=True)):
             match decision:
                 case Settled(stream, active, replay):
-                    outcomes[index] = Started(stream, active, start.limit, replay)
+                    changes.append(Confirmation(stream))
+                    gains.append((index, Started(stream, active, start.limit, replay)))
                 case Refuse(streams):
                     outcomes[index] = LimitReachedError(start.limit, streams)
                 case Claim(slot, active):
-                    writes[index] = active, Write(self._stream(start, slot, now))
+                    stream = self._stream(start, slot, now)
+                    changes.append(Write(stream))
+                    gains.append((index, Started(stream, active, start.limit, replay=False)))
                 case TakeOver(victim, active, unless_renewed):
                     stream = self._stream(start, victim.slot, now, victim.stream_id)
-                    writes[index] = active, Write(stream, victim, unless_renewed)
-                case Forget(expired):
-                    await self._store.forget_key(expired, now)
-        if writes:
-            done = await self._store.write([write for _, write in writes.values()], now)
-            for (index, (active, write)), won in zip(writes.items(), done, strict=True):
-                if won:
-                    self._seen.add(write.stream)
-                    limit = starts[index].limit
-                    outcomes[index] = Started(write.stream, active, limit, replay=False)
+                    changes.append(Write(stream, victim, unless_renewed))
+                    gains.append((index, Started(stream, active, start.limit, replay=False)))
+                case Close(lapsed):
+                    closing.update(lapsed)
+        changes.extend(Closing(stream) for stream in closing)
+        if changes:
+            made = await self._store.write(changes, now)
+            # Who had something closed looks again, whatever came of it.
+            for (index, started), was_made in zip(gains, made, strict=False):
+                if was_made:
+                    self._seen.add(started.stream)
+                    outcomes[index] = started
         return outcomes
 
     async def _decide(self, starts: Sequence[Start], now: datetime) -> list[Decision]:
         by_session: dict[str, list[int]] = {}
         for index, start in enumerate(starts):
             by_session.setdefault(start.session, []).append(index)
-        keys = {start.idempotency_key for start in starts if start.idempotency_key is not None}
-        views = await self._store.read(by_session.keys(), keys, now)
+        views = await self._store.read(by_session.keys())
         decisions: dict[int, Decision] = {}
         for session, indexes in by_session.items():
             planned = plan(views.get(session, ()), [starts[i] for i in indexes], now)
@@ -347,8 +354,14 @@ class Limiter:
 
     async def _end_all(self, sessions: Sequence[str]) -> list[int]:
         """Two commands. What is over by the second one was ended by somebody else."""
-        views = await self._store.read(set(sessions), (), self._clock())
-        places = [(stream.session, stream.stream_id) for view in views.values() for stream in view]
+        now = self._clock()
+        views = await self._store.read(set(sessions))
+        places = [
+            (stream.session, stream.stream_id)
+            for view in views.values()
+            for stream in view
+            if stream.is_active(now)
+        ]
         ended = await self._end(places) if places else []
         counts = Counter(
             session for (session, _), was_active in zip(places, ended, strict=True) if was_active
@@ -357,9 +370,13 @@ class Limiter:
         return [counts.pop(session, 0) for session in sessions]
 
     async def _read(self, sessions: Sequence[str]) -> list[list[Stream]]:
-        views = await self._store.read(set(sessions), (), self._clock())
+        now = self._clock()
+        views = await self._store.read(set(sessions))
         return [
-            sorted(views.get(session, ()), key=lambda stream: (stream.started_at, stream.slot))
+            sorted(
+                (stream for stream in views.get(session, ()) if stream.is_active(now)),
+                key=lambda stream: (stream.started_at, stream.slot),
+            )
             for session in sessions
         ]
 
@@ -373,10 +390,10 @@ class Limiter:
 
     def _still_active(self, holder: Stream | None, stream_id: str, now: datetime) -> Stream:
         if holder is not None and holder.stream_id == stream_id:
-            if holder.is_active(now):
-                return holder
-            if holder.stopped:
+            if holder.ended == "stopped":
                 raise StreamEndedError("stopped")
+            if holder.ended is None and holder.is_active(now):
+                return holder
             last_beat = holder.expires_at - self._lease
             raise StreamEndedError("expired", silent_for=now - last_beat)
         if holder is not None and holder.replaced == stream_id:

@@ -83,6 +83,29 @@ class Write:
     unless_renewed: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """A stream that was read, to be as durable as one that was just started.
+
+    What a read shows may be on one machine only, and undone with it. The write waits for a
+    majority, and the database keeps the order of its writes, so all that led to this stream is
+    durable with it. It changes a counter rather than nothing, since no server's rules for what a
+    write without effect waits for are needed then.
+    """
+
+    stream: Stream
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """A stream whose lease is over, to be ended for good, its idempotency key free."""
+
+    stream: Stream
+
+
+Change = Write | Confirmation | Closing
+
+
 class MongoStore:
     """The collection `streams` of one database: one document is one stream in one slot.
 
@@ -185,51 +208,42 @@ class MongoStore:
         with _translated_errors():
             await self._client.admin.command("ping")
 
-    async def read(
-        self, sessions: Collection[str], keys: Collection[str], now: datetime
-    ) -> dict[str, list[Stream]]:
-        """Read the active streams of these sessions, in one command.
+    async def read(self, sessions: Collection[str]) -> dict[str, list[Stream]]:
+        """Read what the slots of these sessions hold, in one command.
 
         Args:
             sessions: Digests of session ids.
-            keys: Digests of idempotency keys: the streams that bear one are read even when over.
-            now: Streams whose lease runs at this time are active.
 
         Returns:
-            The streams by session; a session without any is absent.
+            The streams by session, active or over; a session without any is absent.
         """
         await self._ready()
-        query: dict[str, Any] = {"session": {"$in": sorted(sessions)}}
-        active = {"expires_at": {"$gt": now}}
-        if keys:
-            query["$or"] = [active, {"idempotency_key": {"$in": sorted(keys)}}]
-        else:
-            query |= active
         found: dict[str, list[Stream]] = {}
         with _translated_errors():
+            query = {"session": {"$in": sorted(sessions)}}
             cursor = self._streams.find(query, batch_size=_ALL_IN_FIRST_BATCH)
             for document in await cursor.to_list(None):
                 found.setdefault(document["session"], []).append(_stream(document))
         return found
 
-    async def write(self, writes: Sequence[Write], now: datetime) -> list[bool]:
-        """Put streams into slots, each on its own condition, in one command.
+    async def write(self, changes: Sequence[Change], now: datetime) -> list[bool]:
+        """Make changes to slots, each on its own condition, in one command.
 
         A claim succeeds if its slot is free at `now`, a take-over if its victim is still active
-        there.
+        there, a confirmation if its stream is, and a closing if its stream's lease is over.
 
         Returns:
-            One answer per write: True if the stream has the slot, False if the caller has to look
-            again. A take-over that was done can be among the latter when another one beside it was
-            not, since the database counts take-overs but does not say which ones it did.
+            One answer per change: True if it was made, False if the caller has to look again. A
+            change other than a claim can be among the latter though it was made, when another one
+            beside it was not: the database counts those made but does not say which ones.
         """
         await self._ready()
         lost: set[int] = set()
-        places = [(write.stream.session, write.stream.stream_id) for write in writes]
-        order = sorted(range(len(writes)), key=lambda i: _id(places[i]))
+        places = [(change.stream.session, change.stream.stream_id) for change in changes]
+        order = sorted(range(len(changes)), key=lambda i: _id(places[i]))
         with _translated_errors():
             try:
-                operations = [_operation(writes[i], now) for i in order]
+                operations = [_operation(changes[i], now) for i in order]
                 done = await self._streams.bulk_write(operations, ordered=False)
                 matched, upserted = done.matched_count, done.upserted_count
             except BulkWriteError as error:
@@ -243,12 +257,11 @@ class MongoStore:
                 # another try of this start was faster. A fresh view tells.
                 lost = {order[e["index"]] for e in errors}
                 matched, upserted = details["nMatched"], details["nUpserted"]
-        claims = {i for i, write in enumerate(writes) if write.victim is None}
-        take_overs = len(writes) - len(claims)
-        take_overs_done = matched + upserted - len(claims - lost)
-        if take_overs_done < take_overs:
-            return [i in claims and i not in lost for i in range(len(writes))]
-        return [i not in lost for i in range(len(writes))]
+        claims = {i for i, change in enumerate(changes) if _is_claim(change)}
+        others_made = matched + upserted - len(claims - lost)
+        if others_made < len(changes) - len(claims):
+            return [i in claims and i not in lost for i in range(len(changes))]
+        return [i not in lost for i in range(len(changes))]
 
     async def renew(self, streams: Collection[Place], now: datetime, until: datetime) -> bool:
         """Let the leases of those that are active at `now` run on, never to an earlier end.
@@ -313,20 +326,6 @@ class MongoStore:
             place: _stream(documents[_id(place)]) for place in streams if _id(place) in documents
         }
 
-    async def forget_key(self, expired: Stream, now: datetime) -> None:
-        """Take the idempotency key off a stream that is over at `now`."""
-        await self._ready()
-        with _translated_errors():
-            await self._streams.update_one(
-                {
-                    "_id": _id((expired.session, expired.stream_id)),
-                    "session": expired.session,
-                    "stream_id": expired.stream_id,
-                    "expires_at": {"$lte": now},
-                },
-                {"$unset": {"idempotency_key": ""}},
-            )
-
     async def count(self, after: datetime) -> int:
         """How many streams of all sessions have a lease that runs beyond `after`.
 
@@ -362,8 +361,36 @@ def _active(now: datetime) -> dict[str, Any]:
     return {"expires_at": {"$gt": now}, "ended": None}
 
 
-def _operation(write: Write, now: datetime) -> UpdateOne:
-    stream, victim = write.stream, write.victim
+def _is_claim(change: Change) -> bool:
+    return isinstance(change, Write) and change.victim is None
+
+
+def _operation(change: Change, now: datetime) -> UpdateOne:
+    stream = change.stream
+    where: dict[str, Any] = {
+        "_id": _id((stream.session, stream.stream_id)),
+        "session": stream.session,
+    }
+    match change:
+        case Confirmation():
+            where |= {"stream_id": stream.stream_id, **_active(now)}
+            return UpdateOne(where, {"$inc": {"confirmed": 1}})
+        case Closing():
+            where |= {"stream_id": stream.stream_id, "expires_at": {"$lte": now}, "ended": None}
+            update = {"$set": {"ended": "expired"}, "$unset": {"idempotency_key": ""}}
+            return UpdateOne(where, update)
+        case Write(victim=victim, unless_renewed=unless_renewed):
+            if victim is None:
+                where["expires_at"] = {"$lte": now}
+                return UpdateOne(where, _held_by(stream), upsert=True)
+            where |= {"stream_id": victim.stream_id, **_active(now)}
+            if unless_renewed:
+                where["expires_at"] = victim.expires_at
+            return UpdateOne(where, _held_by(stream))
+
+
+def _held_by(stream: Stream) -> dict[str, Any]:
+    """What makes a slot hold this stream, and nothing of the one before."""
     to_set: dict[str, Any] = {
         "slot": stream.slot,
         "stream_id": stream.stream_id,
@@ -382,17 +409,7 @@ def _operation(write: Write, now: datetime) -> UpdateOne:
             to_unset[name] = ""
         else:
             to_set[name] = value
-    update = {"$set": to_set, "$unset": to_unset}
-    where: dict[str, Any] = {
-        "_id": _id((stream.session, stream.stream_id)),
-        "session": stream.session,
-    }
-    if victim is None:
-        return UpdateOne({**where, "expires_at": {"$lte": now}}, update, upsert=True)
-    where |= {"stream_id": victim.stream_id, **_active(now)}
-    if write.unless_renewed:
-        where["expires_at"] = victim.expires_at
-    return UpdateOne(where, update)
+    return {"$set": to_set, "$unset": to_unset}
 
 
 def _start(stream: Stream) -> dict[str, Any] | None:
@@ -418,7 +435,7 @@ def _stream(document: dict[str, Any]) -> Stream:
         started_at=document["started_at"],
         expires_at=document["expires_at"],
         idempotency_key=document.get("idempotency_key"),
-        stopped=document.get("ended") == "stopped",
+        ended=document.get("ended"),
         replaced=document.get("replaced"),
         device_id=start.get("device_id"),
     )

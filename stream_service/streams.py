@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
 Reason = Literal["stopped", "expired", "replaced"]
+Ended = Literal["stopped", "expired"]
 
 STREAM_ID = re.compile(r"(0|[1-9][0-9]?)-[A-Za-z0-9_-]{22}")
 
@@ -27,7 +28,8 @@ class Stream(NamedTuple):
         started_at: UTC, whole milliseconds.
         expires_at: UTC, whole milliseconds. The stream is active while this lies in the future.
         idempotency_key: Digest of the key that the start came with, or None.
-        stopped: Whether a stop ended it.
+        ended: What ended it for good: a stop, or a start that found its lease over and made sure
+            that no late heartbeat brings it back. None: its lease alone says whether it is active.
         replaced: The id of the stream whose slot this one took over, or None.
         device_id: Digest of the id of the device that started it, or None.
     """
@@ -39,7 +41,7 @@ class Stream(NamedTuple):
     started_at: datetime
     expires_at: datetime
     idempotency_key: str | None = None
-    stopped: bool = False
+    ended: Ended | None = None
     replaced: str | None = None
     device_id: str | None = None
 

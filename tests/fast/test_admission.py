@@ -14,7 +14,7 @@ from stream_service.admission import (
     SAME_DEVICE,
     STALEST,
     Claim,
-    Forget,
+    Close,
     LookAgain,
     Refuse,
     Settled,
@@ -329,7 +329,7 @@ def test_one_key_twice_in_one_plan_is_tried_once() -> None:
 def test_the_key_of_a_stream_that_is_over_is_taken_off_before_another_slot_gets_it() -> None:
     gone = over(2, key="k")
 
-    assert plan([gone], [starting(key="k")], NOW) == [Forget(gone)]
+    assert plan([gone], [starting(key="k")], NOW) == [Close([gone])]
 
 
 def test_the_key_of_a_stream_that_is_over_goes_with_its_slot() -> None:
@@ -342,7 +342,7 @@ def test_the_key_of_a_stream_that_is_over_is_taken_off_before_a_take_over() -> N
     playing, gone = streaming(0), over(1, key="k")
     replacing = starting(key="k", replace=playing.stream_id)
 
-    assert plan([playing, gone], [replacing], NOW) == [Forget(gone)]
+    assert plan([playing, gone], [replacing], NOW) == [Close([gone])]
 
 
 def test_a_refused_start_leaves_the_key_of_a_stream_that_is_over_alone() -> None:
@@ -353,19 +353,45 @@ def test_a_refused_start_leaves_the_key_of_a_stream_that_is_over_alone() -> None
     assert decisions == [Refuse([playing])]
 
 
+def test_a_lapsed_stream_above_the_limit_is_closed_before_its_place_is_given_away() -> None:
+    # A heartbeat of it that was sent in time may still be under way.
+    lapsed = over(4)
+    view = [streaming(0), streaming(1), lapsed]
+
+    assert plan(view, [starting(3)], NOW) == [Close([lapsed])]
+    assert plan(view, [starting(4)], NOW) == [Claim(2, 3)]
+    closed = [streaming(0), streaming(1), lapsed._replace(ended="expired")]
+    assert plan(closed, [starting(3)], NOW) == [Claim(2, 3)]
+
+
+def test_lapsed_streams_below_the_limit_are_nobodys_trouble() -> None:
+    view = [streaming(0), over(1), over(2)]
+
+    assert plan(view, [starting(3), starting(3)], NOW) == [Claim(1, 2), Claim(2, 3)]
+
+
+def test_a_lapsed_stream_that_would_be_one_too_many_is_closed_before_a_take_over() -> None:
+    view = [streaming(0), streaming(1), over(2), streaming(4)]
+
+    decisions = plan(view, [starting(3, replace=view[0].stream_id)], NOW)
+
+    assert decisions == [Close([view[2]])]
+
+
 _DEVICES = ["TV", "phone"]
 
 
 def _streams(keys: list[str]) -> st.SearchStrategy[list[Stream]]:
     a_stream = st.builds(
-        lambda slot, age, left, key, device: streaming(
+        lambda slot, age, left, key, device, ended: streaming(
             slot, age=age, left=left, key=key, device=device
-        ),
+        )._replace(ended=ended if left <= 0 else None),
         st.integers(0, 6),
         st.integers(1, 4),
         st.integers(-2, 4),
         st.sampled_from([None, *keys]),
         st.sampled_from([None, *_DEVICES]),
+        st.sampled_from([None, "stopped", "expired"]),
     )
     of_one_session: Callable[[Stream], object] = lambda stream: stream.slot  # noqa: E731
     return st.lists(a_stream, max_size=6, unique_by=of_one_session).map(_each_key_once)
@@ -410,20 +436,24 @@ def test_claims_of_any_plan_never_meet_and_leave_room_for_every_stream_above(
     view: list[Stream], starts: list[Start]
 ) -> None:
     taken = {stream.slot for stream in _active(view).values()}
-    forgets = False
+    lapsed = {s.slot for s in view if not s.is_active(NOW) and s.ended is None}
+    closes = False
 
     for start, decision in zip(starts, plan(view, starts, NOW), strict=True):
         event(type(decision).__name__)
-        forgets = forgets or isinstance(decision, Forget)
+        closes = closes or isinstance(decision, Close)
         if isinstance(decision, Claim):
             assert decision.slot not in taken
-            above = sum(1 for slot in taken if slot > decision.slot)
+            above = sum(1 for slot in taken | lapsed if slot > decision.slot)
             # The lemma that the cap rests on: see the docstring of the module.
             assert decision.slot + above + 1 <= start.limit
-            # A start that has to forget a key first keeps its place in the plan.
-            assert forgets or taken.issuperset(range(decision.slot)), "the lowest free slot"
+            # A start that has something closed first keeps its place in the plan.
+            assert closes or taken.issuperset(range(decision.slot)), "the lowest free slot"
             taken.add(decision.slot)
-            assert forgets or decision.active == len(taken)
+            assert closes or decision.active == len(taken)
+        if isinstance(decision, Close):
+            assert decision.lapsed
+            assert all(not s.is_active(NOW) and s.ended is None for s in decision.lapsed)
 
 
 @any_plan

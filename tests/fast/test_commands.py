@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stream_service.admission import OLDEST, Start
+from stream_service.group_commit import MAX_BATCH
 from stream_service.limiter import Limiter
-from stream_service.streams import LimitReachedError
+from stream_service.streams import LimitReachedError, utc_now
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Awaitable, Iterator, Mapping
 
     from stream_service.store import MongoStore
     from tests.conftest import Commands
@@ -62,14 +63,14 @@ async def test_a_start_costs_two_commands_that_name_its_session(
         assert names_of(commands, SESSION) == ["find", "update"]
 
 
-async def test_a_start_with_a_key_costs_two_commands_and_its_replay_one(
+async def test_a_start_with_a_key_costs_two_commands_and_so_does_its_replay(
     commands: Commands, limiter: Limiter
 ) -> None:
     await limiter.start(Start(SESSION, LIMIT, idempotency_key="k"))
     assert names_of(commands, SESSION) == ["find", "update"]
 
-    await limiter.start(Start(SESSION, LIMIT, idempotency_key="k"))
-    assert names_of(commands, SESSION) == ["find"]
+    assert (await limiter.start(Start(SESSION, LIMIT, idempotency_key="k"))).replay
+    assert names_of(commands, SESSION) == ["find", "update"]
 
 
 async def test_a_refusal_costs_one_command_and_a_replacement_two(
@@ -157,3 +158,25 @@ async def test_starts_of_many_sessions_that_come_at_once_share_two_commands(
     await asyncio.gather(*(limiter.start(Start(session, LIMIT)) for session in sessions))
 
     assert names_of(commands, *sessions) == ["find", "update"]
+
+
+async def test_starts_whose_keys_have_to_be_freed_first_share_two_commands_more(
+    commands: Commands, wire_store: MongoStore
+) -> None:
+    await wire_store.prepare()
+    now = utc_now()
+    limiter = Limiter(wire_store, lease=timedelta(seconds=60), clock=lambda: now)
+    sessions = [f"s{n}" for n in range(MAX_BATCH)]
+
+    def starts(key: str | None = None) -> list[Awaitable[object]]:
+        return [limiter.start(Start(s, LIMIT, idempotency_key=key)) for s in sessions]
+
+    # The key's stream is in the second slot, and over; the first slot is free.
+    await asyncio.gather(*starts())
+    await asyncio.gather(*starts("k"))
+    now += timedelta(seconds=60)
+    commands.sent.clear()
+
+    await asyncio.gather(*starts("k"))
+
+    assert names_of(commands, *sessions) == ["find", "update"] * 2

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stream_service.store import MongoStore, Place, Write
+from stream_service.store import Closing, Confirmation, MongoStore, Place, Write
 from stream_service.streams import Stream, new_token, stream_id_of, utc_now
 
 if TYPE_CHECKING:
@@ -71,7 +71,13 @@ async def stopped_and_its_slot_used_and_stopped(store: MongoStore, stream: Strea
     await stopped(store, other, 20)
 
 
+async def lapsed_and_closed(store: MongoStore, stream: Stream) -> None:
+    now = stream.expires_at
+    assert await store.write([Closing(stream)], now) == [True]
+
+
 OVER = [
+    lapsed_and_closed,
     stopped,
     stopped_beyond_the_skew,
     replaced,
@@ -99,7 +105,22 @@ async def a_take_over_unless_renewed(store: MongoStore, stream: Stream, now: dat
     return await store.write([write], now) == [True]
 
 
-COMMANDS = [a_renewal, a_stop, a_take_over, a_take_over_unless_renewed]
+async def a_confirmation(store: MongoStore, stream: Stream, now: datetime) -> bool:
+    return await store.write([Confirmation(stream)], now) == [True]
+
+
+async def a_closing(store: MongoStore, stream: Stream, now: datetime) -> bool:
+    return await store.write([Closing(stream)], now) == [True]
+
+
+COMMANDS = [
+    a_renewal,
+    a_stop,
+    a_take_over,
+    a_take_over_unless_renewed,
+    a_confirmation,
+    a_closing,
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -152,4 +173,4 @@ async def test_a_stop_that_comes_late_ends_a_stream_that_was_renewed_meanwhile(
     assert await a_renewal(store, stream, stream.started_at + 30 * SECOND)
 
     assert await a_stop(store, stream, stream.started_at)
-    assert (await store.slots([place(stream)]))[place(stream)].stopped
+    assert (await store.slots([place(stream)]))[place(stream)].ended == "stopped"

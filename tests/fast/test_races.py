@@ -252,9 +252,9 @@ async def test_a_stop_of_all_tells_only_of_what_it_ended_itself(
 def _claims_whatever_is_there(operation: Callable[..., UpdateOne]) -> Callable[..., UpdateOne]:
     """The conditional upsert with its condition taken out."""
 
-    def unguarded(write: store_module.Write, *args: Any) -> UpdateOne:
-        made: Any = operation(write, *args)
-        if write.victim is None:
+    def unguarded(change: store_module.Change, *args: Any) -> UpdateOne:
+        made: Any = operation(change, *args)
+        if store_module._is_claim(change):  # noqa: SLF001
             del made._filter["expires_at"]  # noqa: SLF001 - its one way in
         return cast("UpdateOne", made)
 
@@ -264,9 +264,9 @@ def _claims_whatever_is_there(operation: Callable[..., UpdateOne]) -> Callable[.
 def _claims_beside_what_is_there(operation: Callable[..., UpdateOne]) -> Callable[..., UpdateOne]:
     """The slot's number taken out of the primary key."""
 
-    def unguarded(write: store_module.Write, *args: Any) -> UpdateOne:
-        made: Any = operation(write, *args)
-        if write.victim is None:
+    def unguarded(change: store_module.Change, *args: Any) -> UpdateOne:
+        made: Any = operation(change, *args)
+        if store_module._is_claim(change):  # noqa: SLF001
             made._filter["_id"] += f"/{new_token()}"  # noqa: SLF001 - its one way in
         return cast("UpdateOne", made)
 

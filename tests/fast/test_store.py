@@ -15,7 +15,16 @@ import pytest
 from stream_service.admission import Start
 from stream_service.api.digests import Digests
 from stream_service.limiter import Limiter
-from stream_service.store import COMMAND_TIMEOUT, TOLERATED_SKEW, MongoStore, Place, Write
+from stream_service.store import (
+    COMMAND_TIMEOUT,
+    TOLERATED_SKEW,
+    Change,
+    Closing,
+    Confirmation,
+    MongoStore,
+    Place,
+    Write,
+)
 from stream_service.streams import (
     StoreUnavailableError,
     Stream,
@@ -81,8 +90,8 @@ async def holder_of(store: MongoStore, stream: Stream) -> Stream | None:
 
 
 async def active(store: MongoStore, session: str = "s", now: datetime = NOW) -> list[Stream]:
-    views = await store.read([session], (), now)
-    return sorted(views.get(session, []), key=lambda stream: stream.slot)
+    held = (await store.read([session])).get(session, [])
+    return sorted((s for s in held if s.is_active(now)), key=lambda stream: stream.slot)
 
 
 async def test_a_claim_gets_a_slot_that_nobody_ever_had(store: MongoStore) -> None:
@@ -335,7 +344,7 @@ async def test_an_end_leaves_a_tombstone_that_is_dated_back_and_bears_no_key(
     assert await store.end(places(stream), NOW)
     assert await active(store) == []
     assert await holder_of(store, stream) == stream._replace(
-        stopped=True, expires_at=NOW - TOLERATED_SKEW, idempotency_key=None
+        ended="stopped", expires_at=NOW - TOLERATED_SKEW, idempotency_key=None
     )
     # So a process whose clock is behind can use the slot, and the key, at once.
     behind = NOW - TOLERATED_SKEW
@@ -382,29 +391,73 @@ async def test_sessions_that_name_each_others_streams_in_one_batch_are_told_of_n
     assert [type(outcome) for outcome in outcomes] == [StreamNotFoundError] * 2
 
 
-async def test_a_forgotten_key_is_free_for_another_slot(store: MongoStore) -> None:
-    expired = streaming(0, at=NOW - LEASE, key="k")
-    await put(store, expired)
+async def test_a_lapsed_stream_that_was_closed_is_renewed_by_nobody_and_its_key_is_free(
+    store: MongoStore,
+) -> None:
+    lapsed = streaming(0, at=NOW - LEASE, key="k")
+    await put(store, lapsed)
     again = streaming(1, key="k")
     assert await store.write([Write(again)], NOW) == [False]
 
-    await store.forget_key(expired, NOW)
+    assert await store.write([Closing(lapsed)], NOW) == [True]
 
+    # Sent in time, and carried out only now.
+    sent = NOW - SECOND
+    assert not await store.renew(places(lapsed), sent, sent + LEASE)
+    assert await store.write([Write(in_place_of(lapsed), lapsed)], sent) == [False]
+    assert await holder_of(store, lapsed) == lapsed._replace(ended="expired", idempotency_key=None)
     assert await store.write([Write(again)], NOW) == [True]
-    assert await holder_of(store, expired) == expired._replace(idempotency_key=None)
+    in_its_slot = streaming(0)
+    await put(store, in_its_slot)
+    assert await holder_of(store, lapsed) == in_its_slot
 
 
-async def test_a_key_is_not_forgotten_while_its_stream_is_active(store: MongoStore) -> None:
+async def test_a_stream_is_not_closed_while_it_is_active_nor_when_its_slot_has_another(
+    store: MongoStore,
+) -> None:
     playing = streaming(0, key="k")
-    expired = streaming(1, at=NOW - LEASE, key="l")
-    await put(store, playing, expired)
+    lapsed = streaming(1, at=NOW - LEASE, key="l")
+    await put(store, playing, lapsed)
     successor = streaming(1, key="l")
     await put(store, successor)
 
-    await store.forget_key(playing, NOW)
-    await store.forget_key(expired, NOW)
+    assert await store.write([Closing(playing)], NOW) == [False]
+    assert await store.write([Closing(lapsed)], NOW) == [False]
 
     assert await active(store) == [playing, successor]
+
+
+async def test_a_confirmation_is_for_the_stream_that_is_active_there_and_leaves_it_as_it_is(
+    store: MongoStore,
+) -> None:
+    playing, stopped, lapsed, victim = (streaming(slot) for slot in range(4))
+    lapsed = streaming(2, at=NOW - LEASE)
+    await put(store, playing, stopped, lapsed, victim)
+    await store.end(places(stopped), NOW)
+    successor = in_place_of(victim)
+    assert await store.write([Write(successor, victim)], NOW) == [True]
+
+    for _ in range(2):
+        assert await store.write([Confirmation(playing)], NOW) == [True]
+    for over in (stopped, lapsed, victim, streaming(4)):
+        assert await store.write([Confirmation(over)], NOW) == [False]
+
+    assert await active(store) == [playing, successor]
+
+
+async def test_every_kind_of_change_shares_one_command_with_the_others(
+    commands: Commands, wire_store: MongoStore
+) -> None:
+    playing, victim = streaming(0), streaming(1)
+    lapsed = streaming(2, at=NOW - LEASE)
+    await put(wire_store, playing, victim, lapsed)
+    commands.sent.clear()
+
+    changes: list[Change] = [Confirmation(playing), Write(in_place_of(victim), victim)]
+    changes += [Closing(lapsed), Write(streaming(3))]
+    assert await wire_store.write(changes, NOW) == [True] * 4
+
+    assert [name for name, _ in commands.sent] == ["update"]
 
 
 async def test_slots_tell_of_who_has_them_now_and_of_nothing_before_the_first(
@@ -423,26 +476,21 @@ async def test_slots_tell_of_who_has_them_now_and_of_nothing_before_the_first(
     }
 
 
-async def test_a_read_never_trusts_the_sweep_of_what_is_over(store: MongoStore) -> None:
-    expired, stopped, playing = streaming(0, at=NOW - LEASE), streaming(1), streaming(2)
-    await put(store, expired, stopped, playing)
-    await store.end(places(stopped), NOW)
-
-    assert await active(store) == [playing]
-    assert await active(store, now=NOW + LEASE) == []
-
-
-async def test_a_read_finds_what_bears_a_key_of_the_session_even_when_it_is_over(
+async def test_a_read_shows_what_is_over_as_over_as_long_as_it_is_not_swept(
     store: MongoStore,
 ) -> None:
-    expired, playing = streaming(0, at=NOW - LEASE, key="k"), streaming(1, key="l")
-    await put(store, expired, playing, streaming(2, at=NOW - LEASE, key="m"))
-    await put(store, streaming(0, "other", at=NOW - LEASE, key="k"))
+    lapsed, stopped, playing = streaming(0, at=NOW - LEASE, key="k"), streaming(1), streaming(2)
+    await put(store, lapsed, stopped, playing)
+    await put(store, streaming(0, "other", key="k"))
+    await store.end(places(stopped), NOW)
 
-    views = await store.read(["s"], ["k"], NOW)
+    views = await store.read(["s"])
 
+    tombstone = stopped._replace(ended="stopped", expires_at=NOW - TOLERATED_SKEW)
     assert views.keys() == {"s"}
-    assert sorted(views["s"], key=lambda stream: stream.slot) == [expired, playing]
+    assert sorted(views["s"], key=lambda stream: stream.slot) == [lapsed, tombstone, playing]
+    assert await active(store) == [playing]
+    assert await active(store, now=NOW + LEASE) == []
 
 
 async def test_one_read_answers_for_many_sessions(store: MongoStore) -> None:
@@ -450,7 +498,7 @@ async def test_one_read_answers_for_many_sessions(store: MongoStore) -> None:
     streams = [stream for view in ours.values() for stream in view]
     assert all(await store.write([Write(stream) for stream in streams], NOW))
 
-    views = await store.read([*list(ours)[:50], "nobody"], (), NOW)
+    views = await store.read([*list(ours)[:50], "nobody"])
 
     assert views.keys() == set(list(ours)[:50])
     for session, view in views.items():
@@ -465,7 +513,7 @@ async def test_a_read_of_more_streams_than_a_default_batch_is_one_command(
     assert all(await wire_store.write(writes, NOW))
     commands.sent.clear()
 
-    views = await wire_store.read([f"s{n}" for n in range(8)], (), NOW)
+    views = await wire_store.read([f"s{n}" for n in range(8)])
 
     assert sum(len(view) for view in views.values()) == 400
     assert [name for name, _ in commands.sent] == ["find"]
@@ -478,7 +526,7 @@ def indexes_of(mongo: MongoClient[Any], database: str) -> dict[str, Any]:
 async def test_the_indexes_are_made_by_the_first_verb_and_once(
     commands: Commands, wire_store: MongoStore, mongo: MongoClient[Any], database: str
 ) -> None:
-    await wire_store.read(["s"], (), NOW)
+    await wire_store.read(["s"])
     await wire_store.prepare()
     await put(wire_store, streaming())
 
@@ -525,11 +573,12 @@ async def test_processes_that_start_at_once_do_not_quarrel_about_the_indexes(
 async def each_verb(store: MongoStore) -> None:
     stream = streaming(key="k")
     await put(store, stream)
-    await store.read(["s"], ["k"], NOW)
+    await store.read(["s"])
     await store.renew(places(stream), NOW, NOW + 2 * LEASE)
     await holder_of(store, stream)
+    await store.write([Confirmation(stream)], NOW)
     await store.end(places(stream), NOW)
-    await store.forget_key(stream, NOW)
+    await store.write([Closing(stream)], NOW)
 
 
 async def test_writes_wait_for_a_majority_and_its_journal_whatever_the_url_says(
@@ -538,7 +587,7 @@ async def test_writes_wait_for_a_majority_and_its_journal_whatever_the_url_says(
     await each_verb(connect(options="w=0&journal=false"))
 
     writes = [sent for name, sent in commands.sent if name in ("update", "findAndModify")]
-    assert len(writes) == 4
+    assert len(writes) == 5
     for sent in writes:
         assert sent["writeConcern"] == {"w": "majority", "j": True}
 
@@ -616,7 +665,7 @@ async def test_a_database_that_is_away_is_reported_within_the_time_of_one_comman
     began = time.monotonic()
     answers = await asyncio.gather(
         store.ping(),
-        store.read(["s"], (), NOW),
+        store.read(["s"]),
         store.write([Write(stream)], NOW),
         store.renew(places(stream), NOW, NOW + LEASE),
         store.end(places(stream), NOW),

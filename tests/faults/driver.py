@@ -32,16 +32,16 @@ _group_init = GroupCommit.__init__
 _group: dict[str, Any] = _group_init.__kwdefaults__ or {}
 
 
-def _claims_whatever_is_there(write: store.Write, now: datetime) -> UpdateOne:
-    made: Any = _operation(write, now)
-    if write.victim is None:
+def _claims_whatever_is_there(change: store.Change, now: datetime) -> UpdateOne:
+    made: Any = _operation(change, now)
+    if store._is_claim(change):  # noqa: SLF001
         del made._filter["expires_at"]  # noqa: SLF001
     return made  # type: ignore[no-any-return]
 
 
-def _claims_beside_what_is_there(write: store.Write, now: datetime) -> UpdateOne:
-    made: Any = _operation(write, now)
-    if write.victim is None:
+def _claims_beside_what_is_there(change: store.Change, now: datetime) -> UpdateOne:
+    made: Any = _operation(change, now)
+    if store._is_claim(change):  # noqa: SLF001
         made._filter["_id"] += f"/{new_token()}"  # noqa: SLF001
     return made  # type: ignore[no-any-return]
 
