@@ -51,6 +51,7 @@ class Start:
             first that finds a stream acts, the last two find one only at the limit. Of several
             streams of the same device the stalest is meant.
         idempotency_key: Digest of the client's key, or None.
+        fingerprint: Digest of what this start says. A start with the same key has to say the same.
         token: Random part of the id to be. It stays the same while the start tries again, so that
             a claim whose answer was lost is recognised as this start's own.
     """
@@ -62,6 +63,7 @@ class Start:
     device_id: str | None = None
     replace: tuple[str, ...] = ()
     idempotency_key: str | None = None
+    fingerprint: str | None = None
     token: str = field(default_factory=new_token)
 
 
@@ -99,6 +101,11 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyReused:
+    """Another start, that said something else, has a stream by the key of this one."""
+
+
+@dataclass(frozen=True, slots=True)
 class Refuse:
     """The session is at its limit."""
 
@@ -117,7 +124,7 @@ class LookAgain:
     """What this start would get depends on others that are being tried right now."""
 
 
-Decision = Claim | TakeOver | Settled | Refuse | Close | LookAgain
+Decision = Claim | TakeOver | Settled | KeyReused | Refuse | Close | LookAgain
 
 
 def plan(view: Sequence[Stream], starts: Sequence[Start], now: datetime) -> list[Decision]:
@@ -180,12 +187,17 @@ class _Session:
         # The key is unique in the session.
         return [stream for stream in others if key is not None and stream.idempotency_key == key]
 
-    def _settled(self, start: Start) -> Settled | None:
+    def _settled(self, start: Start) -> Settled | KeyReused | None:
         for stream in self._active:
             if stream.stream_id.endswith(start.token):
                 return Settled(stream, len(self._active), replay=False)
         replayed = self._by_key.get(start.idempotency_key)
-        return Settled(replayed, len(self._active), replay=True) if replayed else None
+        if replayed is None:
+            return None
+        # What a process of an older version started has no fingerprint.
+        if replayed.fingerprint not in (None, start.fingerprint):
+            return KeyReused()
+        return Settled(replayed, len(self._active), replay=True)
 
     def _admit(self, start: Start) -> Claim | TakeOver | Refuse | LookAgain:
         decision = self._replace(start) or self._claim(start)

@@ -15,6 +15,7 @@ from stream_service.admission import (
     Claim,
     Close,
     Decision,
+    KeyReused,
     Refuse,
     Settled,
     Start,
@@ -24,6 +25,7 @@ from stream_service.admission import (
 from stream_service.group_commit import AGAIN, MAX_WAITING, Again, GroupCommit
 from stream_service.store import TOLERATED_SKEW, Change, Closing, Confirmation, Place, Write
 from stream_service.streams import (
+    KeyReusedError,
     LimitReachedError,
     StoreUnavailableError,
     Stream,
@@ -68,6 +70,10 @@ class Started:
     replay: bool
 
 
+Outcome = Started | LimitReachedError | KeyReusedError
+"""What becomes of a start once the store has answered."""
+
+
 class Observer:
     """Is told what a limiter does, to count it. This one counts nothing.
 
@@ -75,7 +81,7 @@ class Observer:
     raise.
     """
 
-    def on_start(self, outcome: Started | LimitReachedError | StoreUnavailableError) -> None:
+    def on_start(self, outcome: Outcome | StoreUnavailableError) -> None:
         """A start was decided, or the store gave no answer."""
 
     def on_heartbeat(self, outcome: Stream | Exception) -> None:
@@ -129,7 +135,7 @@ class Limiter:
         # No session fills a batch.
         of_start: Callable[[Start], str] = attrgetter("session")
         of_place: Callable[[Place], str] = itemgetter(0)
-        self._starts: GroupCommit[Start, Started | LimitReachedError]
+        self._starts: GroupCommit[Start, Outcome]
         self._starts = GroupCommit(self._try, account=of_start, observe=partial(on_batch, "start"))
         self._beats: GroupCommit[Place, Stream | Exception]
         self._beats = GroupCommit(
@@ -164,6 +170,7 @@ class Limiter:
         Raises:
             LimitReachedError: The session has as many as it may, by a view that was read after
                 the start arrived.
+            KeyReusedError: A start that said something else has a stream by the same key.
         """
         try:
             outcome = await self._starts(start)
@@ -252,11 +259,11 @@ class Limiter:
         third = max(left.total_seconds(), 0) / BEATS_PER_LEASE
         return round(third * (1 - JITTER + 2 * JITTER * random()), 3)  # noqa: S311 - no secret
 
-    async def _try(self, starts: Sequence[Start]) -> list[Started | LimitReachedError | Again]:
+    async def _try(self, starts: Sequence[Start]) -> list[Outcome | Again]:
         """Read, plan, write: two commands, however many starts there are."""
         now = self._clock()
         decisions = await self._decide(starts, now)
-        outcomes: list[Started | LimitReachedError | Again] = [AGAIN] * len(starts)
+        outcomes: list[Outcome | Again] = [AGAIN] * len(starts)
         changes: list[Change] = []
         # What each of them, if it is made, gives to which start.
         gains: list[tuple[int, Started]] = []
@@ -266,8 +273,8 @@ class Limiter:
                 case Settled(stream, active, replay):
                     changes.append(Confirmation(stream))
                     gains.append((index, Started(stream, active, start.limit, replay)))
-                case Refuse(streams):
-                    outcomes[index] = LimitReachedError(start.limit, streams)
+                case Refuse() | KeyReused():
+                    outcomes[index] = _refusal(start, decision)
                 case Claim(slot, active):
                     stream = self._stream(start, slot, now)
                     changes.append(Write(stream))
@@ -312,6 +319,7 @@ class Limiter:
             idempotency_key=start.idempotency_key,
             replaced=replaced,
             device_id=start.device_id,
+            fingerprint=start.fingerprint if start.idempotency_key is not None else None,
         )
 
     async def _renew(self, places: Sequence[Place]) -> list[Stream | Exception]:
@@ -423,3 +431,9 @@ class _SeenStreams:
             return None
         self._streams.move_to_end(stream_id)
         return stream
+
+
+def _refusal(start: Start, decision: Refuse | KeyReused) -> LimitReachedError | KeyReusedError:
+    if isinstance(decision, Refuse):
+        return LimitReachedError(start.limit, decision.streams)
+    return KeyReusedError()

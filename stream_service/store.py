@@ -418,9 +418,9 @@ def _start(stream: Stream) -> dict[str, Any] | None:
     It names its stream: a process of an older version, which does not know the field, leaves it
     standing when it gives the slot to another stream.
     """
-    if stream.device_id is None:
-        return None
-    return {"stream_id": stream.stream_id, "device_id": stream.device_id}
+    start = {"device_id": stream.device_id, "fingerprint": stream.fingerprint}
+    given = {name: value for name, value in start.items() if value is not None}
+    return {"stream_id": stream.stream_id, **given} if given else None
 
 
 def _stream(document: dict[str, Any]) -> Stream:
@@ -438,6 +438,7 @@ def _stream(document: dict[str, Any]) -> Stream:
         ended=document.get("ended"),
         replaced=document.get("replaced"),
         device_id=start.get("device_id"),
+        fingerprint=start.get("fingerprint"),
     )
 
 

@@ -32,6 +32,8 @@ class Stream(NamedTuple):
             that no late heartbeat brings it back. None: its lease alone says whether it is active.
         replaced: The id of the stream whose slot this one took over, or None.
         device_id: Digest of the id of the device that started it, or None.
+        fingerprint: Digest of what the start with the idempotency key said, or None if that is not
+            known.
     """
 
     session: str
@@ -44,6 +46,7 @@ class Stream(NamedTuple):
     ended: Ended | None = None
     replaced: str | None = None
     device_id: str | None = None
+    fingerprint: str | None = None
 
     @property
     def slot(self) -> int:
@@ -87,6 +90,10 @@ class LimitReachedError(Exception):
         super().__init__(f"{len(streams)} of {limit} streams are active")
         self.limit = limit
         self.streams = streams
+
+
+class KeyReusedError(Exception):
+    """The idempotency key has started a stream of this session, for a start that said otherwise."""
 
 
 class StreamNotFoundError(Exception):

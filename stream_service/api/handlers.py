@@ -9,7 +9,14 @@ from aiohttp import web
 
 from stream_service.admission import Start
 from stream_service.api.access import opened_by
-from stream_service.api.inputs import device_of, key_of, limit_of, session_of, start_body_of
+from stream_service.api.inputs import (
+    device_of,
+    fingerprint_of,
+    key_of,
+    limit_of,
+    session_of,
+    start_body_of,
+)
 from stream_service.api.problems import limit_reached
 from stream_service.api.representation import describe, describe_all, json_response
 from stream_service.keys import LIMITER, SETTINGS
@@ -49,6 +56,7 @@ async def start(request: web.Request) -> web.Response:
             device_id=device_of(request, body, session),
             replace=body.replace,
             idempotency_key=key,
+            fingerprint=fingerprint_of(request, body, key),
         )
     )
     return json_response(

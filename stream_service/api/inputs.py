@@ -71,6 +71,17 @@ def device_of(request: web.Request, body: StartBody, session: str) -> str | None
     return request.app[DIGESTS](body.device_id, session)
 
 
+def fingerprint_of(request: web.Request, body: StartBody, key: str | None) -> str | None:
+    """A digest of what the body says, another one for each key, or None without a key.
+
+    However it is written: a retry may order and space its JSON in another way.
+    """
+    if key is None:
+        return None
+    said = orjson.dumps([body.device, body.content, body.device_id, body.replace])
+    return request.app[DIGESTS](said.decode(), key)
+
+
 def limit_of(request: web.Request, header: str | None, default: int) -> int:
     """How many streams this viewer may have: what the trusted header says, or the default."""
     text = None if header is None else _single(request, header, MAX_SESSION_LENGTH)

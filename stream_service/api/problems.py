@@ -10,6 +10,7 @@ from aiohttp import web
 
 from stream_service.api.representation import describe_all, encode, timestamp
 from stream_service.streams import (
+    KeyReusedError,
     LimitReachedError,
     StoreUnavailableError,
     StreamEndedError,
@@ -151,6 +152,15 @@ def problem_of(error: Exception) -> Problem | None:  # noqa: PLR0911 - a table
             return error
         case LimitReachedError():
             return limit_reached(error, 409)
+        case KeyReusedError():
+            return Problem(
+                422,
+                "idempotency-key-reused",
+                "Idempotency key reused",
+                "This Idempotency-Key has started a stream with another body: send a new key for "
+                "each start, and the same body with each try of it.",
+                fields={"field": "Idempotency-Key"},
+            )
         case StreamNotFoundError():
             return Problem(
                 404,

@@ -22,8 +22,9 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from stream_service import __version__
-from stream_service.limiter import Observer, Started
+from stream_service.limiter import Observer, Outcome, Started
 from stream_service.streams import (
+    KeyReusedError,
     LimitReachedError,
     StoreUnavailableError,
     Stream,
@@ -80,6 +81,7 @@ class Metrics(Observer):
         self._replacing = starts.labels("replacing")
         self._replayed = starts.labels("replayed")
         self._refused = starts.labels("refused")
+        self._key_reused = starts.labels("key_reused")
         self._start_unavailable = starts.labels("unavailable")
         heartbeats = Counter(
             "stream_service_heartbeats",
@@ -165,7 +167,7 @@ class Metrics(Observer):
             child = self._by_request[key] = self._requests.labels(*key)
         child.observe(seconds)
 
-    def on_start(self, outcome: Started | LimitReachedError | StoreUnavailableError) -> None:
+    def on_start(self, outcome: Outcome | StoreUnavailableError) -> None:
         """Count a start."""
         match outcome:
             case Started(replay=True):
@@ -177,6 +179,8 @@ class Metrics(Observer):
                 self._ends["replaced"].inc()
             case LimitReachedError():
                 self._refused.inc()
+            case KeyReusedError():
+                self._key_reused.inc()
             case StoreUnavailableError():
                 self._start_unavailable.inc()
 

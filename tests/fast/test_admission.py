@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from stream_service.admission import (
     STALEST,
     Claim,
     Close,
+    KeyReused,
     LookAgain,
     Refuse,
     Settled,
@@ -299,6 +301,28 @@ def test_a_key_that_has_a_stream_is_answered_with_it_even_at_the_limit() -> None
     decisions = plan(view, [starting(key="k"), starting(key="other")], NOW)
 
     assert decisions == [Settled(view[1], 3, replay=True), Refuse(view)]
+
+
+def test_a_key_whose_stream_was_started_by_other_words_is_refused() -> None:
+    view = [streaming(0, key="k")._replace(fingerprint="f"), streaming(1), streaming(2)]
+
+    def said(fingerprint: str | None, start: Start) -> Start:
+        return replace(start, fingerprint=fingerprint)
+
+    starts = [said("f", starting(key="k")), said("g", starting(key="k")), said("f", starting())]
+    assert plan(view, starts, NOW) == [
+        Settled(view[0], 3, replay=True),
+        KeyReused(),
+        Refuse(view),
+    ]
+
+
+def test_a_key_whose_stream_has_no_fingerprint_is_replayed_whatever_it_says() -> None:
+    view = [streaming(0, key="k")]
+
+    decisions = plan(view, [replace(starting(key="k"), fingerprint="f")], NOW)
+
+    assert decisions == [Settled(view[0], 1, replay=True)]
 
 
 def test_a_key_that_has_a_stream_replaces_nothing_more() -> None:

@@ -95,6 +95,71 @@ async def test_a_replayed_start_gets_the_same_stream_and_no_second_slot(api: Api
     assert (await api.start(key="k1", session="another")).status == 201
 
 
+BODIES: list[dict[str, Any]] = [
+    {},
+    {"device": "TV"},
+    {"content": "TV"},
+    {"device": "TV", "content": "film"},
+    {"device_id": "TV"},
+    {"device": "TV", "device_id": "TV"},
+    {"replace": "oldest"},
+    {"replace": ["oldest", "stalest"]},
+    {"replace": ["stalest", "oldest"]},
+]
+
+
+@pytest.mark.parametrize("first", BODIES, ids=str)
+async def test_a_key_sent_again_with_another_body_is_refused_and_changes_nothing(
+    api: Api, first: dict[str, Any]
+) -> None:
+    stream = await api.start(key="k", **first)
+    before = await api.playing()
+    api.clock.move_on(1)
+    for body in BODIES:
+        again = await api.start(key="k", **body)
+        if body == first:
+            assert (again.status, again.body["stream_id"]) == (200, stream.body["stream_id"])
+            continue
+        assert (again.status, again.body["field"]) == (422, "Idempotency-Key")
+        assert again.body["type"].endswith(":idempotency-key-reused")
+        assert "k" not in again.body["detail"].split()
+    assert await api.playing() == before
+    assert (await api.start(key="k", session="another", device="else")).status == 201
+
+
+async def test_the_same_body_written_in_another_way_is_a_replay(api: Api) -> None:
+    headers = {"Idempotency-Key": "k", "Content-Type": "application/json"}
+    written = (
+        b'{"device":"caf\xc3\xa9","replace":"oldest"}',
+        b'{ "replace": ["oldest"],\n "content": null, "device": "caf\\u00e9", "device_id": null }',
+    )
+    answers = [await api.ask("POST", "/streams", headers=headers, data=raw) for raw in written]
+    assert [answer.status for answer in answers] == [201, 200]
+
+
+async def test_a_key_whose_stream_is_over_or_was_refused_may_come_with_another_body(
+    api: Api,
+) -> None:
+    first = await api.start(key="k", device="TV")
+    await api.ask("DELETE", _path(first.body))
+    assert (await api.start(key="k", device="phone")).status == 201
+    for _ in range(2):
+        await api.started()
+    assert (await api.start(key="l")).status == 409
+    assert (await api.start(key="l", replace="oldest")).status == 201
+
+
+async def test_starts_with_one_key_and_two_bodies_that_race_take_one_slot(api: Api) -> None:
+    answers = await asyncio.gather(
+        *(api.start(key="k", device=device) for device in ["TV", "phone"] * 5)
+    )
+    [admitted] = [answer.body for answer in answers if answer.status == 201]
+    assert len(await api.playing()) == 1
+    for number, answer in enumerate(answers):
+        same = admitted["device"] == ["TV", "phone"][number % 2]
+        assert answer.status in ({200, 201} if same else {422})
+
+
 async def test_a_replay_at_the_limit_is_no_refusal(api: Api) -> None:
     first = await api.start(key="k1")
     for _ in range(2):

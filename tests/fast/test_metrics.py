@@ -84,6 +84,7 @@ async def test_starts_are_counted_by_what_became_of_them(client: Client) -> None
     key = {**VIEWER, "Idempotency-Key": "once"}
     await client.post("/streams", headers=key)
     await client.post("/streams", headers=key)
+    assert (await client.post("/streams", headers=key, json={"device": "TV"})).status == 422
     first = await start(client)
     await start(client)
     assert (await client.post("/streams", headers=VIEWER)).status == 409
@@ -91,6 +92,7 @@ async def test_starts_are_counted_by_what_became_of_them(client: Client) -> None
     await start(client, replace=first)
     values = await scrape(client)
     outcomes = {"admitted": 3, "replayed": 1, "refused": 2, "replacing": 1, "unavailable": 0}
+    outcomes["key_reused"] = 1
     for outcome, count in outcomes.items():
         assert values[f'stream_service_starts_total{{outcome="{outcome}"}}'] == count
     assert values['stream_service_ends_total{reason="replaced"}'] == 1

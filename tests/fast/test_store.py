@@ -57,6 +57,7 @@ def streaming(  # noqa: PLR0913 - the parts of a stream
     key: str | None = None,
     replaced: str | None = None,
     device: str | None = None,
+    fingerprint: str | None = None,
 ) -> Stream:
     return Stream(
         session=session,
@@ -68,6 +69,7 @@ def streaming(  # noqa: PLR0913 - the parts of a stream
         idempotency_key=key,
         replaced=replaced,
         device_id=device,
+        fingerprint=fingerprint,
     )
 
 
@@ -110,7 +112,7 @@ async def test_a_claim_of_an_occupied_slot_has_to_look_again(store: MongoStore) 
 
 
 async def test_a_claim_gets_the_slot_of_a_stream_whose_lease_just_ended(store: MongoStore) -> None:
-    await put(store, streaming(key="k", replaced="0-before", device="d"))
+    await put(store, streaming(key="k", replaced="0-before", device="d", fingerprint="f"))
     then = NOW + LEASE
     second = streaming(at=then)
 
@@ -120,10 +122,10 @@ async def test_a_claim_gets_the_slot_of_a_stream_whose_lease_just_ended(store: M
     assert await holder_of(store, second) == second
 
 
-async def test_a_stream_keeps_the_device_that_started_it_through_renewal_and_end(
+async def test_a_stream_keeps_what_its_start_came_with_through_renewal_and_end(
     store: MongoStore,
 ) -> None:
-    stream = streaming(device="d")
+    stream = streaming(device="d", fingerprint="f")
     await put(store, stream)
     await store.renew(places(stream), NOW + SECOND, NOW + SECOND + LEASE)
     [renewed] = await active(store)
@@ -132,19 +134,21 @@ async def test_a_stream_keeps_the_device_that_started_it_through_renewal_and_end
     holder = await holder_of(store, stream)
     assert holder is not None
     assert (renewed.device_id, holder.device_id) == ("d", "d")
+    assert (renewed.fingerprint, holder.fingerprint) == ("f", "f")
 
 
-async def test_a_slot_that_a_process_before_devices_were_known_gave_away_has_no_device(
+async def test_a_slot_that_an_older_process_gave_away_has_nothing_of_its_former_start(
     wire_store: MongoStore, mongo: MongoClient[Any], database: str
 ) -> None:
-    first = streaming(device="d")
+    first = streaming(device="d", key="k", fingerprint="f")
     await put(wire_store, first)
     # It sets the fields that it knows, and leaves the others.
     second = stream_id_of(0, new_token())
     mongo[database]["streams"].update_one({}, {"$set": {"stream_id": second}})
 
     [holder] = await active(wire_store)
-    assert (holder.stream_id, holder.device_id) == (second, None)
+    assert holder.stream_id == second
+    assert (holder.device_id, holder.fingerprint) == (None, None)
 
 
 async def test_a_claim_of_a_stopped_streams_slot_takes_the_tombstone_away(
