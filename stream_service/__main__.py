@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import sys
 from pathlib import Path
@@ -11,9 +12,11 @@ from pathlib import Path
 from stream_service import __version__
 from stream_service.process.embedded import EmbeddedError
 from stream_service.process.server import CannotServeError, serve
-from stream_service.settings import Settings, SettingsError
+from stream_service.settings import Settings, SettingsError, near_misses
 from stream_service.telemetry.logs import configure_logging
 from stream_service.telemetry.tracing import tracing
+
+log = logging.getLogger(__name__)
 
 _ENVIRONMENT = """\
 environment variables and their defaults:
@@ -21,7 +24,7 @@ environment variables and their defaults:
   PORT 3001                       port to listen on; 0 takes a free one
   MONGO_URL mongodb://127.0.0.1:27017
                                   the database; --embedded takes its place
-  MONGO_DB stream_service         name of the database
+  MONGO_DB stream_service         name of the database; goes before one that MONGO_URL names
   STREAM_LIMIT 3                  active streams per session, 1 to 100
   STREAM_TTL_SECONDS 60           lease: how long a stream lives without a heartbeat
   STREAM_RETENTION_SECONDS 300    how long a stream that is over is remembered
@@ -38,6 +41,8 @@ environment variables and their defaults:
   NODE_CHANNEL_FD                 set by pm2, which is told there when the service is ready
   NOTIFY_SOCKET                   set by systemd, likewise
   CONSOLE 1                       0 leaves the page /console out
+  PROMETHEUS_MULTIPROC_DIR        directory in which several processes gather their metrics, so
+                                  that /metrics of one tells of all: see docs/observability.md
   OTEL_EXPORTER_OTLP_ENDPOINT     where traces go, if they are wanted: see docs/observability.md
 """
 
@@ -64,13 +69,19 @@ def main(arguments: list[str] | None = None) -> int:
     if options.data_dir is not None and not options.embedded:
         parser.error("--data-dir is for --embedded")
     try:
-        settings = Settings.from_environment(os.environ)
+        environment = dict(os.environ)
+        if options.embedded:
+            environment.pop("MONGO_URL", None)
+        settings = Settings.from_environment(environment)
         configure_logging(settings.log_level)
+        for sentence in near_misses(environment):
+            log.warning(sentence)
         embedded_in = (options.data_dir or Path("data")) if options.embedded else None
         with tracing():
             return asyncio.run(serve(settings, embedded_in=embedded_in))
     except (SettingsError, EmbeddedError, CannotServeError) as error:
-        print(f"stream-service: {error}", file=sys.stderr)  # noqa: T201
+        for line in str(error).splitlines():
+            print(f"stream-service: {line}", file=sys.stderr)  # noqa: T201
         return 1
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
@@ -19,6 +21,16 @@ MAX_LIMIT = 100
 MIN_DIGEST_KEY = 16
 """Least length of DIGEST_KEY, in characters."""
 
+VARIABLES = (
+    *("HOST", "PORT", "MONGO_URL", "MONGO_DB"),
+    *("STREAM_LIMIT", "STREAM_TTL_SECONDS", "STREAM_RETENTION_SECONDS", "STREAM_LIMIT_HEADER"),
+    *("GATEWAY_TOKEN", "OPERATOR_TOKEN", "DIGEST_KEY"),
+    *("REUSE_PORT", "LISTENER_DIR", "DRAIN_SECONDS", "LOG_LEVEL", "CONSOLE"),
+    *("NODE_CHANNEL_FD", "NOTIFY_SOCKET"),
+    "PROMETHEUS_MULTIPROC_DIR",  # Read by its library.
+)
+"""The names of all environment variables of the service, but for OpenTelemetry's."""
+
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -27,8 +39,29 @@ _DATABASE_NAME = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _NOT_A_LIMIT_HEADER = {"session-id", "authorization", "idempotency-key", "content-type", "host"}
 
 
+_NEAR = 0.8
+"""From which similarity on a name is taken for a slip of one of ours: of `difflib`, 0 to 1."""
+
+
 class SettingsError(ValueError):
-    """An environment variable holds something that cannot be used. The message names it."""
+    """Environment variables hold what cannot be used. The message has one line for each."""
+
+
+class _Environment(dict[str, str]):
+    """The variables that are set, and what is wrong with them."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        super().__init__({name: value for name, value in environment.items() if value != ""})
+        self._wrong: dict[str, str] = {}
+
+    def refuse(self, name: str, why: str) -> None:
+        """Remember that this variable cannot be used, for `raise_for_all`."""
+        self._wrong.setdefault(name, f"{name} {why}")
+
+    def raise_for_all(self) -> None:
+        """Raise a `SettingsError` if anything was refused."""
+        if self._wrong:
+            raise SettingsError("\n".join(self._wrong.values()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +95,10 @@ class Settings:
             environment: Usually `os.environ`. An empty value counts as unset.
 
         Raises:
-            SettingsError: A value is out of its range or form; the message names the variable.
+            SettingsError: Values are out of their range or form; a line for each variable.
         """
-        env = {name: value for name, value in environment.items() if value != ""}
-        return cls(
+        env = _Environment(environment)
+        settings = cls(
             host=env.get("HOST", _DEFAULT.host),
             port=_integer(env, "PORT", _DEFAULT.port, 0, 65_535),
             mongo_url=_mongo_url(env, _DEFAULT.mongo_url),
@@ -89,6 +122,13 @@ class Settings:
             notify_socket=env.get("NOTIFY_SOCKET"),
             console=_integer(env, "CONSOLE", 1, 0, 1) == 1,
         )
+        env.raise_for_all()
+        return settings
+
+    @property
+    def database(self) -> str:
+        """Where the streams are, to be shown: hosts and database, without user and password."""
+        return f"{_parts(self.mongo_url)[0]}/{self.mongo_db}"
 
 
 # A frozen dataclass with slots has member descriptors where its defaults were written, so the
@@ -96,86 +136,125 @@ class Settings:
 _DEFAULT = Settings()
 
 
-def _integer(env: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+def _integer(env: _Environment, name: str, default: int, low: int, high: int) -> int:
     text = env.get(name)
     if text is None:
         return default
     if not re.fullmatch(r"[0-9]{1,9}", text) or not low <= int(text) <= high:
-        raise SettingsError(f"{name} must be a whole number from {low} to {high}, not {text!r}")
+        env.refuse(name, f"must be a whole number from {low} to {high}, not {text!r}")
+        return default
     return int(text)
 
 
-def _mongo_url(env: Mapping[str, str], default: str) -> str:
+def _parts(url: str) -> tuple[str, str]:
+    """Hosts and path of a MongoDB URL, which may name several hosts."""
+    authority, _, path = url.partition("://")[2].partition("?")[0].partition("/")
+    return authority.rpartition("@")[2], unquote(path)
+
+
+def _mongo_url(env: _Environment, default: str) -> str:
     url = env.get("MONGO_URL", default)
+    if "@" in _parts(url)[1]:
+        env.refuse("MONGO_URL", "must have / in the user name or the password as %2F, and @ as %40")
+        return default
     # What the driver says of a bad URL may quote a password, so its message is not passed on,
     # and a name that is not in the DNS yet is no fault of the URL: only the form is checked.
     if url.startswith("mongodb+srv://"):
         return url
     try:
         parse_uri(url, warn=False)
+    except OSError as error:
+        env.refuse("MONGO_URL", unusable_file(error))
     except (PyMongoError, ValueError):
-        raise SettingsError(
-            "MONGO_URL must look like mongodb://[user:password@]host[:port][,host...][/?options]"
-        ) from None
+        env.refuse(
+            "MONGO_URL",
+            "must look like mongodb://[user:password@]host[:port][,host...][/database][?options]",
+        )
     return url
 
 
-def _database(env: Mapping[str, str], default: str) -> str:
-    name = env.get("MONGO_DB", default)
-    if not _DATABASE_NAME.fullmatch(name):
-        raise SettingsError(f"MONGO_DB must be 1 to 63 of A-Z a-z 0-9 _ -, not {name!r}")
+def unusable_file(error: OSError) -> str:
+    """What to say of a file that MONGO_URL names, for TLS, and that cannot be used."""
+    file = "a file" if error.filename is None else f"the file {error.filename}"
+    return f"names {file} that cannot be used: {error.strerror or type(error).__name__}"
+
+
+def _database(env: _Environment, default: str) -> str:
+    name = env.get("MONGO_DB")
+    if name is not None:
+        if not _DATABASE_NAME.fullmatch(name):
+            env.refuse("MONGO_DB", f"must be 1 to 63 of A-Z a-z 0-9 _ -, not {name!r}")
+        return name
+    # A collection may be named after a dot. The users are in "admin", and no streams.
+    name = _parts(env.get("MONGO_URL", ""))[1].partition(".")[0]
+    if name in ("", "admin"):
+        return default
+    if "@" not in name and not _DATABASE_NAME.fullmatch(name):
+        env.refuse("MONGO_URL", "must name a database of 1 to 63 of A-Z a-z 0-9 _ -, or none")
     return name
 
 
-def _limit_header(env: Mapping[str, str]) -> str | None:
+def _limit_header(env: _Environment) -> str | None:
     name = env.get("STREAM_LIMIT_HEADER")
     if name is not None and (
         not _HEADER_NAME.fullmatch(name) or name.lower() in _NOT_A_LIMIT_HEADER
     ):
-        raise SettingsError(
-            f"STREAM_LIMIT_HEADER must be the name of a header of its own, not {name!r}"
-        )
+        env.refuse("STREAM_LIMIT_HEADER", f"must be the name of a header of its own, not {name!r}")
     return name
 
 
-def _operator_tokens(env: Mapping[str, str]) -> tuple[str, ...]:
+def _operator_tokens(env: _Environment) -> tuple[str, ...]:
     tokens = _tokens(env, "OPERATOR_TOKEN")
     if not set(tokens).isdisjoint(_tokens(env, "GATEWAY_TOKEN")):
-        raise SettingsError(
-            "OPERATOR_TOKEN must not be the same as GATEWAY_TOKEN: the gateway would be an operator"
+        env.refuse(
+            "OPERATOR_TOKEN",
+            "must not be the same as GATEWAY_TOKEN: the gateway would be an operator",
         )
     return tokens
 
 
-def _tokens(env: Mapping[str, str], name: str) -> tuple[str, ...]:
+def _tokens(env: _Environment, name: str) -> tuple[str, ...]:
     if name not in env:
         return ()
     tokens = tuple(token.strip() for token in env[name].split(","))
     if not all(_BEARER_TOKEN.fullmatch(token) for token in tokens):
-        raise SettingsError(
-            f"{name} must be one bearer token (A-Z a-z 0-9 - . _ ~ + / and = at the end), "
-            "or several with commas between them while one is being rotated out"
+        env.refuse(
+            name,
+            "must be one bearer token (A-Z a-z 0-9 - . _ ~ + / and = at the end), "
+            "or several with commas between them while one is being rotated out",
         )
     return tokens
 
 
-def _digest_key(env: Mapping[str, str]) -> str | None:
+def _digest_key(env: _Environment) -> str | None:
     key = env.get("DIGEST_KEY")
     if key is not None and len(key) < MIN_DIGEST_KEY:
-        raise SettingsError(
-            f"DIGEST_KEY must have at least {MIN_DIGEST_KEY} characters; "
-            "`openssl rand -base64 32` makes one"
+        env.refuse(
+            "DIGEST_KEY",
+            f"must have at least {MIN_DIGEST_KEY} characters; `openssl rand -base64 32` makes one",
         )
     return key
 
 
-def _node_channel(env: Mapping[str, str]) -> int | None:
+def _node_channel(env: _Environment) -> int | None:
     # Set by pm2, and by any Node program that starts this one with a channel.
     return _integer(env, "NODE_CHANNEL_FD", 0, 3, 65_535) if "NODE_CHANNEL_FD" in env else None
 
 
-def _log_level(env: Mapping[str, str], default: str) -> str:
+def _log_level(env: _Environment, default: str) -> str:
     level = env.get("LOG_LEVEL", default).upper()
     if level not in LOG_LEVELS:
-        raise SettingsError(f"LOG_LEVEL must be one of {', '.join(LOG_LEVELS)}, not {level!r}")
+        env.refuse("LOG_LEVEL", f"must be one of {', '.join(LOG_LEVELS)}, not {level!r}")
     return level
+
+
+def near_misses(environment: Mapping[str, str]) -> list[str]:
+    """Sentences about variables that are not ours, but look like a slip of one that is not set."""
+    missing = [name for name in VARIABLES if not environment.get(name) and "_" in name]
+    sentences = []
+    for name in sorted(environment):
+        near = get_close_matches(name.upper().replace("-", "_"), missing, 1, _NEAR)
+        # What ends in one of ours is another program's.
+        if name not in VARIABLES and near and not name.endswith(f"_{near[0]}"):
+            sentences.append(f"{name} is not read: did you mean {near[0]}?")
+    return sentences

@@ -28,7 +28,7 @@ from pymongo.errors import (
 )
 from pymongo.read_concern import ReadConcern
 
-from stream_service.settings import SettingsError
+from stream_service.settings import SettingsError, unusable_file
 from stream_service.streams import StoreConflictError, StoreUnavailableError, Stream
 
 if TYPE_CHECKING:
@@ -154,6 +154,8 @@ class MongoStore:
                 # Closing the client looks for a server once more, by default for 30 s.
                 serverSelectionTimeoutMS=milliseconds,
             )
+        except OSError as error:
+            raise SettingsError(f"MONGO_URL {unusable_file(error)}") from None
         except (ConfigurationError, InvalidURI, ValueError) as error:
             raise SettingsError(
                 f"MONGO_URL cannot be used by the driver ({type(error).__name__}): "

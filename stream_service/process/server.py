@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from stream_service import __version__
 from stream_service.app import create_app
 from stream_service.keys import STORE
 from stream_service.process.draining import Drain
@@ -77,7 +78,13 @@ async def serve(settings: Settings, *, embedded_in: Path | None = None) -> int:
             settings = replace(settings, mongo_url=database.url)
             database.exited.add_done_callback(lambda _: stopped.set())
         url = await _listen(stack, settings, hurry)
-        log.info("serving", extra={"url": url})
+        about = {
+            "version": __version__,
+            "limit": settings.stream_limit,
+            "lease_seconds": settings.stream_ttl_seconds,
+            "database": settings.database,
+        }
+        log.info("serving", extra={"url": url} | about)
         if embedded_in is not None:
             print(_TRY_IT.format(url=url, directory=embedded_in), flush=True)  # noqa: T201
         await stopped.wait()

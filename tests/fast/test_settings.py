@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from stream_service import __version__
 from stream_service.__main__ import main
-from stream_service.settings import Settings, SettingsError
-from tests.support.processes import Service
+from stream_service.settings import VARIABLES, Settings, SettingsError, near_misses
+from tests.support.processes import ROOT, Service
 
 DEFAULTS: dict[str, Any] = {
     "host": "127.0.0.1",
@@ -33,7 +34,10 @@ DEFAULTS: dict[str, Any] = {
     "notify_socket": None,
 }
 RENAMED = {"gateway_tokens": "GATEWAY_TOKEN", "operator_tokens": "OPERATOR_TOKEN"}
-VARIABLES = [RENAMED.get(name, name.upper()) for name in DEFAULTS]
+SETTINGS = [RENAMED.get(name, name.upper()) for name in DEFAULTS]
+
+SET_BY_OTHERS = {"NODE_CHANNEL_FD", "NOTIFY_SOCKET"}
+"""By pm2 and systemd: nobody else needs to know them."""
 
 VALID = [
     ("HOST", "::1", "::1"),
@@ -72,6 +76,10 @@ INVALID = [
     ("MONGO_URL", "127.0.0.1:27017"),
     ("MONGO_URL", "http://127.0.0.1"),
     ("MONGO_URL", "mongodb://host:port"),
+    ("MONGO_URL", "mongodb://user:12/s3cret@host/db"),
+    ("MONGO_URL", "mongodb://host/no spaces"),
+    ("MONGO_URL", "mongodb+srv://cluster.example/$database"),
+    ("MONGO_URL", "mongodb://host/?tls=true&tlsCAFile=/no/such/file"),
     ("MONGO_DB", "a.b"),
     ("MONGO_DB", "a" * 64),
     ("STREAM_LIMIT", "0"),
@@ -112,7 +120,7 @@ def test_an_empty_environment_gives_the_documented_defaults() -> None:
 
 
 def test_an_empty_value_counts_as_unset() -> None:
-    assert Settings.from_environment(dict.fromkeys(VARIABLES, "")) == Settings()
+    assert Settings.from_environment(dict.fromkeys(SETTINGS, "")) == Settings()
 
 
 @pytest.mark.parametrize(("variable", "text", "value"), VALID)
@@ -122,7 +130,7 @@ def test_a_valid_value_is_taken(variable: str, text: str, value: object) -> None
 
 
 def test_every_variable_has_a_valid_value_that_is_tried() -> None:
-    assert {variable for variable, _, _ in VALID} == set(VARIABLES)
+    assert {variable for variable, _, _ in VALID} == set(SETTINGS)
 
 
 @pytest.mark.parametrize(("variable", "text"), INVALID)
@@ -132,7 +140,7 @@ def test_an_invalid_value_is_refused_naming_its_variable(variable: str, text: st
 
 
 def test_every_variable_that_has_an_invalid_value_is_tried_with_one() -> None:
-    assert {variable for variable, _ in INVALID} == set(VARIABLES) - ANYTHING_GOES
+    assert {variable for variable, _ in INVALID} == set(SETTINGS) - ANYTHING_GOES
 
 
 def test_settings_do_not_show_their_secrets() -> None:
@@ -160,6 +168,9 @@ def test_settings_do_not_show_their_secrets() -> None:
         ("OPERATOR_TOKEN", "s3cret words"),
         ("DIGEST_KEY", "s3cret"),
         ("MONGO_URL", "mongodb://user:s3cret@host:port"),
+        ("MONGO_URL", "mongodb://user:12/s3cret@host/db"),
+        ("MONGO_URL", "mongodb+srv://user:12/s3cret@host/db"),
+        ("MONGO_URL", "mongodb://user:s3@cret@host/db"),
     ],
 )
 def test_what_is_said_of_an_invalid_secret_does_not_tell_it(variable: str, text: str) -> None:
@@ -168,12 +179,101 @@ def test_what_is_said_of_an_invalid_secret_does_not_tell_it(variable: str, text:
     assert "s3cret" not in str(refused.value)
 
 
+def test_all_that_is_wrong_is_told_at_once_a_line_for_each_variable() -> None:
+    wrong = dict(reversed(INVALID))
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_environment(wrong)
+    lines = str(refused.value).splitlines()
+    assert sorted(line.split()[0].rstrip(":") for line in lines) == sorted(wrong)
+
+
+@pytest.mark.parametrize(
+    ("url", "name", "database"),
+    [
+        ("mongodb://host/films", None, "films"),
+        ("mongodb://a:1,b:2,c/films?replicaSet=rs0", None, "films"),
+        ("mongodb://user:pass%2Fword%40@host/films", None, "films"),
+        ("mongodb+srv://user:password@cluster.example/films?w=majority", None, "films"),
+        ("mongodb://host/films", "series", "series"),
+        ("mongodb://host", None, "stream_service"),
+        ("mongodb://host/", None, "stream_service"),
+        ("mongodb://host/?appName=films", None, "stream_service"),
+        ("mongodb://host/films.collection", None, "films"),
+        # The database of the users, named to log in; never meant for data.
+        ("mongodb://user:password@host/admin", None, "stream_service"),
+    ],
+)
+def test_the_database_is_the_one_that_the_url_names_unless_mongo_db_does(
+    url: str, name: str | None, database: str
+) -> None:
+    variables = {"MONGO_URL": url} if name is None else {"MONGO_URL": url, "MONGO_DB": name}
+    settings = Settings.from_environment(variables)
+    assert settings.mongo_db == database
+    assert settings.mongo_url == url
+
+
+@pytest.mark.parametrize(
+    ("url", "database"),
+    [
+        ("mongodb://user:pass%2Fw0rd@a:1,b:2/films?tls=true", "a:1,b:2/films"),
+        ("mongodb://user:pass%2Fw0rd@a:1", "a:1/stream_service"),
+        ("mongodb+srv://user:pass%2Fw0rd@cluster.example/", "cluster.example/stream_service"),
+    ],
+)
+def test_what_is_shown_of_the_database_has_neither_user_nor_password(
+    url: str, database: str
+) -> None:
+    assert Settings.from_environment({"MONGO_URL": url}).database == database
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("STREAM_LIMT", "STREAM_LIMIT"),
+        ("stream_limit", "STREAM_LIMIT"),
+        ("STREAM_TTL_SECS", "STREAM_TTL_SECONDS"),
+        ("STREAM_RETENTION_SECOND", "STREAM_RETENTION_SECONDS"),
+        ("MONGO_URI", "MONGO_URL"),
+        ("MONGODB_URI", "MONGO_URL"),
+        ("GATEWAY_TOKENS", "GATEWAY_TOKEN"),
+        ("LOGLEVEL", "LOG_LEVEL"),
+        ("DIGESTKEY", "DIGEST_KEY"),
+        ("LISTEN_DIR", "LISTENER_DIR"),
+        ("REUSEPORT", "REUSE_PORT"),
+    ],
+)
+def test_a_near_miss_of_a_variables_name_is_told(name: str, meant: str) -> None:
+    assert near_misses({name: "s3cret"}) == [f"{name} is not read: did you mean {meant}?"]
+    # Whoever has set it does not mean it.
+    assert near_misses({name: "s3cret", meant: "5"}) == []
+
+
+def test_variables_of_other_programs_are_no_near_misses() -> None:
+    others = ["PATH", "HOME", "HOSTNAME", "PWD", "PORTS", "PIP_LOG_LEVEL", "RUST_LOG_LEVEL"]
+    kubernetes = ["SERVICE_HOST", "SERVICE_PORT", "PORT", "PORT_3001_TCP", "PORT_3001_TCP_ADDR"]
+    others += [f"{name}_{end}" for name in ("STREAM_SERVICE", "MONGO") for end in kubernetes]
+    others += ["NODE_CHANNEL_SERIALIZATION_MODE", "PM2_HOME", "DEPLOY_HOST", "OTEL_LOG_LEVEL"]
+    assert near_misses(dict.fromkeys([*others, *VARIABLES], "x")) == []
+    assert near_misses(dict.fromkeys(others, "x")) == []
+
+
+def test_help_and_readme_name_every_variable(capsys: pytest.CaptureFixture[str]) -> None:
+    assert set(SETTINGS) <= set(VARIABLES)
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said, readme = capsys.readouterr().out, (ROOT / "README.md").read_text()
+    for variable in VARIABLES:
+        assert f"  {variable} " in said
+        if variable not in SET_BY_OTHERS:
+            assert f"\n| `{variable}` |" in readme
+
+
 def test_help_names_every_variable_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--help"])
     assert ended.value.code == 0
     said = capsys.readouterr().out
-    for variable in VARIABLES:
+    for variable in SETTINGS:
         assert f"  {variable} " in said
         default = DEFAULTS[_field(variable)]
         if default:
@@ -205,6 +305,56 @@ def test_a_bad_value_ends_the_start_with_one_line(
     [line] = said.err.splitlines()
     assert line.startswith(f"stream-service: {variable} must be ")
     assert repr(text) in line
+
+
+def test_two_bad_values_end_the_start_with_two_lines() -> None:
+    with Service(STREAM_LIMIT="many", LOG_LEVEL="LOUD") as service:
+        assert service.status() == 1
+    assert [line.split(" must ")[0] for line in service.log] == [
+        "stream-service: STREAM_LIMIT",
+        "stream-service: LOG_LEVEL",
+    ]
+
+
+@pytest.mark.parametrize("option", ["tlsCAFile", "tlsCertificateKeyFile"])
+def test_a_file_for_tls_that_is_not_there_is_named(option: str, tmp_path: Path) -> None:
+    missing = tmp_path / "missing.pem"
+    with pytest.raises(SettingsError, match=f"^MONGO_URL names the file {missing} that cannot"):
+        Settings.from_environment(
+            {"MONGO_URL": f"mongodb://127.0.0.1/?tls=true&{option}={missing}"}
+        )
+
+
+def test_a_file_for_tls_that_holds_no_certificate_ends_the_start_with_one_line(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "empty.pem").touch()
+    url = f"mongodb://127.0.0.1/?tls=true&tlsCAFile={tmp_path}/empty.pem"
+    with Service(MONGO_URL=url) as service:
+        assert service.status() == 1
+    [line] = service.log
+    assert line.startswith("stream-service: MONGO_URL ")
+
+
+def test_the_start_says_version_limit_lease_and_database_and_what_it_does_not_read(
+    mongo_url: str, database: str
+) -> None:
+    with Service(
+        MONGO_URL=mongo_url,
+        MONGO_DB=database,
+        STREAM_LIMIT="5",
+        STREAM_TTL_SECONDS="90",
+        GATEWAY_TOKENS="s3cret",
+    ) as service:
+        serving = service.wait_for(lambda event: event["event"] == "serving")
+    assert serving["url"] == service.url
+    assert serving["version"] == __version__
+    assert serving["limit"] == 5
+    assert serving["lease_seconds"] == 90
+    assert serving["database"].endswith(f"/{database}")
+    [warning] = [line for line in service.events if line["level"] == "WARNING"]
+    assert warning["event"] == "GATEWAY_TOKENS is not read: did you mean GATEWAY_TOKEN?"
+    assert not any("s3cret" in line for line in service.log)
 
 
 def test_a_url_that_only_the_driver_refuses_ends_the_start_with_one_line() -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
+from stream_service.settings import VARIABLES
+
 if TYPE_CHECKING:
     import signal
     from collections.abc import Callable, Mapping
@@ -22,22 +24,10 @@ ROOT = Path(__file__).parent.parent.parent
 PATIENCE_SECONDS = 40.0
 """Generous: it is only waited for when something is broken."""
 
-_OURS = {
-    *("HOST", "PORT", "MONGO_URL", "MONGO_DB", "STREAM_LIMIT", "STREAM_TTL_SECONDS"),
-    *(
-        "STREAM_RETENTION_SECONDS",
-        "STREAM_LIMIT_HEADER",
-        "GATEWAY_TOKEN",
-        "OPERATOR_TOKEN",
-        "REUSE_PORT",
-    ),
-    "LOG_LEVEL",
-}
-
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
     """This environment with these variables, and no others of the service."""
-    inherited = {name: value for name, value in os.environ.items() if name not in _OURS}
+    inherited = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     return {**inherited, "PYTHONPATH": str(ROOT), "PORT": "0", **variables}
 
 
