@@ -10,7 +10,7 @@ from aiohttp import hdrs, web
 from stream_service.api import handlers
 from stream_service.api.access import token_required
 from stream_service.api.digests import Digests
-from stream_service.api.inputs import KEY_HEADER, MAX_BODY_BYTES, SESSION_HEADER
+from stream_service.api.inputs import KEY_HEADER, SESSION_HEADER, uncompressed_only
 from stream_service.api.problems import problems
 from stream_service.keys import DIGESTS, LIMITER, SETTINGS, STORE
 from stream_service.limiter import Limiter
@@ -46,7 +46,7 @@ def create_app(
     Raises:
         SettingsError: The driver cannot use `settings.mongo_url`.
     """
-    app = web.Application(client_max_size=MAX_BODY_BYTES)
+    app = web.Application()
     app[METRICS] = metrics = Metrics()
     app[RECENT] = recent = RecentProblems(clock)
     app.middlewares.extend(
@@ -57,6 +57,7 @@ def create_app(
                 secret_headers=(SESSION_HEADER, KEY_HEADER, hdrs.AUTHORIZATION),
             ),
             problems(on_problem=recent.add, on_unavailable=metrics.on_store_error),
+            uncompressed_only,
             *token_required(settings.gateway_tokens, settings.operator_tokens),
         ]
     )

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from stream_service.admission import OLDEST, SAME_DEVICE, STALEST
 from stream_service.api.problems import Problem, invalid
 from stream_service.keys import DIGESTS
 from stream_service.settings import MAX_LIMIT
 from stream_service.streams import is_stream_id
+
+if TYPE_CHECKING:
+    from aiohttp import StreamReader
+    from aiohttp.typedefs import Handler
 
 SESSION_HEADER = "Session-Id"
 KEY_HEADER = "Idempotency-Key"
@@ -42,6 +46,25 @@ class StartBody:
     content: str | None = None
     device_id: str | None = None
     replace: tuple[str, ...] = ()
+
+
+@web.middleware
+async def uncompressed_only(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse every request that names a content coding, on every path, whatever it is.
+
+    A megabyte can unpack to a gigabyte, and no request of this API is worth packing. `identity` is
+    refused too: RFC 9110, section 8.4.1, has no use for it here.
+    """
+    if hdrs.CONTENT_ENCODING in request.headers:
+        raise Problem(
+            415,
+            "unsupported-media-type",
+            "Unsupported media type",
+            "Nothing is unpacked here: send the body as it is, without Content-Encoding.",
+            fields={"field": hdrs.CONTENT_ENCODING},
+            headers={hdrs.ACCEPT_ENCODING: "identity"},
+        )
+    return await handler(request)
 
 
 def session_of(request: web.Request) -> str:
@@ -158,7 +181,7 @@ async def _read(request: web.Request) -> bytes:
         return b""
     try:
         async with asyncio.timeout(BODY_DEADLINE_SECONDS):
-            return await request.read()
+            return await _read_all(request.content)
     except TimeoutError:
         raise Problem(
             408,
@@ -171,6 +194,19 @@ async def _read(request: web.Request) -> bytes:
     except ConnectionError:
         # Nobody is there to read this; it is no fault of the service's either.
         raise invalid("body", "The connection ended before the body did.") from None
+
+
+async def _read_all(content: StreamReader) -> bytes:
+    body = bytearray()
+    while piece := await content.readany():
+        body += piece
+        if len(body) > MAX_BODY_BYTES:
+            raise web.HTTPRequestEntityTooLarge(max_size=MAX_BODY_BYTES, actual_size=len(body))
+        if not content.at_eof():
+            # What comes in thousands of tiny chunks is there already, so that reading on would let
+            # nobody else have a turn.
+            await asyncio.sleep(0)
+    return bytes(body)
 
 
 def _require_json(request: web.Request) -> None:

@@ -2,8 +2,10 @@
 
 aiohttp answers by itself, ahead of the application and its middlewares, what it cannot parse (in
 plain text, quoting what was sent) and an `Expect` that cannot be met. Here both are answered with
-problems. It is done in aiohttp's public names alone, but with two that its documentation does not
-promise: `RequestHandler.handle_error`, and what `Server.__call__` makes for each connection.
+problems. And aiohttp reads on, for seconds, in a body that nobody wants; here little of it is read.
+It is done in aiohttp's public names alone, but with three that its documentation does not promise:
+`RequestHandler.handle_error` and `finish_response`, and what `Server.__call__` makes for each
+connection.
 tests/fast/test_http_server.py fails if a release changes them.
 """
 
@@ -11,12 +13,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from stream_service.api.inputs import BODY_DEADLINE_SECONDS, MAX_BODY_BYTES
 from stream_service.api.problems import Problem, framework_problem, internal_error
+from stream_service.process.leftovers import throw_away
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,10 +30,35 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+READ_BUFFER_BYTES = 4096
+"""How much of a body waits to be read before the client has to wait: so much, or a sixteenth of it
+in chunks, each of which costs as much as thousands of bytes."""
+
+
 class Connection(web.RequestHandler):
-    """One connection, on which errors of aiohttp's own are problems too."""
+    """One connection, on which errors of aiohttp's own are problems too, and reading has bounds."""
 
     __slots__ = ()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Have the kernel end the connection of a client that takes nothing off it any more."""
+        connection = transport.get_extra_info("socket")
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            milliseconds = int(self.keepalive_timeout * 1000)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+        super().connection_made(transport)
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send the answer; then end the connection if much of the request's body is to come."""
+        if request.content.is_eof() or (request.content_length or sys.maxsize) <= MAX_BODY_BYTES:
+            return await super().finish_response(request, resp, start_time)
+        resp.force_close()
+        sent, reset = await super().finish_response(request, resp, start_time)
+        if not reset and self.transport is not None:
+            await throw_away(self, self.transport)
+        return sent, True
 
     def handle_error(
         self,
@@ -108,7 +139,14 @@ async def running(
         await application.setup()
         if application.server is None:
             raise RuntimeError("aiohttp made no server for the application")
-        server = HttpServer(application.server, access_log=None, keepalive_timeout=idle_seconds)
+        server = HttpServer(
+            application.server,
+            access_log=None,
+            keepalive_timeout=idle_seconds,
+            auto_decompress=False,
+            read_bufsize=READ_BUFFER_BYTES,
+            lingering_time=BODY_DEADLINE_SECONDS,
+        )
         runner = web.ServerRunner(server, shutdown_timeout=grace_seconds)
         await runner.setup()
         try:

@@ -108,8 +108,22 @@ async def test_an_application_that_cannot_start_is_ended_all_the_same() -> None:
     assert events == ["ended"]
 
 
-def test_the_method_that_is_overridden_is_still_called_as_it_was() -> None:
-    theirs = inspect.signature(web.RequestHandler.handle_error)
-    ours = inspect.signature(Connection.handle_error)
+async def test_a_body_that_nobody_reads_ends_the_connection_soon_after_its_answer() -> None:
+    sent = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"
+    async with _asked(web.Application(), sent) as (server, reader, writer):
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 404 ")
+        assert b"\r\nConnection: close\r\n" in head
+        writer.write(b"not even a chunk")
+        await reader.read()
+        assert reader.at_eof()
+        while server.connections:  # noqa: ASYNC110 - aiohttp tells nobody
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("name", ["handle_error", "finish_response", "connection_made"])
+def test_each_method_that_is_overridden_is_still_called_as_it_was(name: str) -> None:
+    theirs = inspect.signature(getattr(web.RequestHandler, name))
+    ours = inspect.signature(getattr(Connection, name))
     assert list(theirs.parameters) == list(ours.parameters)
     assert {"Server", "RequestHandler", "ServerRunner", "AppRunner"} <= set(web.__all__)

@@ -89,13 +89,47 @@ def test_what_is_not_http_is_refused_as_a_problem(service: Service, request_line
         b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n",
         b"No-Colon\r\n\r\n",
         b"X-Long: " + b"a" * 20_000 + b"\r\n\r\n",
-        b"Content-Encoding: deflate\r\nContent-Length: 4\r\n\r\n\x01\x02no",
     ],
 )
 def test_a_request_whose_framing_is_broken_starts_nothing(service: Service, headers: bytes) -> None:
     start = b"POST /streams HTTP/1.1\r\nHost: x\r\nSession-Id: framing\r\n"
     _refused(service, start + headers, 400)
     assert _playing(service, "framing") == []
+
+
+@pytest.mark.parametrize(
+    ("begun", "rest"), [(b"2\r\n\r\n{}", b""), (b"2\r\n\r\n{", b"}"), (b"2\r\n\r\n", b"{}")]
+)
+def test_the_rest_of_a_small_body_that_nobody_reads_is_waited_for(
+    service: Service, begun: bytes, rest: bytes
+) -> None:
+    with service.connect() as client:
+        client.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: " + begun)
+        status, headers, _ = read_answer(client)
+        assert (status, headers.get("connection")) == (404, None)
+        client.sendall(rest + b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert read_answer(client)[0] == 200
+
+
+@pytest.mark.parametrize(
+    "framing", [b"Content-Length: 16385\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n"]
+)
+def test_the_rest_of_any_other_body_that_nobody_reads_costs_the_connection(
+    service: Service, framing: bytes
+) -> None:
+    with service.connect() as client:
+        client.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\n" + framing)
+        status, headers, _ = read_answer(client)
+        assert (status, headers["connection"]) == (404, "close")
+        assert client.recv(1) == b""
+
+
+@pytest.mark.parametrize("coding", [b"gzip", b"deflate", b"br", b"zstd"])
+def test_a_packed_body_is_not_unpacked_to_be_refused(service: Service, coding: bytes) -> None:
+    start = b"POST /streams HTTP/1.1\r\nHost: x\r\nSession-Id: packed\r\n"
+    packed = b"Content-Encoding: %s\r\nContent-Length: 4\r\n\r\n\x01\x02no" % coding
+    assert _refused(service, start + packed, 415)["field"] == "Content-Encoding"
+    assert _playing(service, "packed") == []
 
 
 @pytest.mark.parametrize("path", [b"/watch", b"/nowhere"])

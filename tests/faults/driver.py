@@ -12,10 +12,13 @@ from collections import deque
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from aiohttp import web
+
 from stream_service import __main__, store
 from stream_service.api import handlers
 from stream_service.group_commit import GroupCommit
 from stream_service.process import server
+from stream_service.process.http_server import Connection, HttpServer
 from stream_service.streams import new_token, utc_now
 
 if TYPE_CHECKING:
@@ -56,6 +59,15 @@ def _who_goes_again_comes_first(self: Any, *args: Any, **options: Any) -> None:
     self._waiting = _Impatient()
 
 
+_http_server_init = HttpServer.__init__
+
+
+def _reads_on(self: HttpServer, application: web.Server, **options: Any) -> None:
+    for bound in ("auto_decompress", "read_bufsize", "lingering_time"):
+        del options[bound]
+    _http_server_init(self, application, **options)
+
+
 def _tells_the_session(request: Any) -> Any:
     logging.getLogger("tells").info("from %s", request.headers.get("Session-Id"))
     return _session_of(request)
@@ -82,6 +94,9 @@ def change(what: str) -> None:
             _server.create_app = shifted
         case "idle":
             server.IDLE_SECONDS = float(value)
+        case "reads-on":
+            Connection.finish_response = web.RequestHandler.finish_response  # type: ignore[method-assign]
+            HttpServer.__init__ = _reads_on  # type: ignore[method-assign]
         case "tells":
             _handlers.session_of = _tells_the_session
         case _:
