@@ -32,6 +32,9 @@ environment variables and their defaults:
   GATEWAY_TOKEN                   bearer token of the gateway; several with commas
   OPERATOR_TOKEN                  token of operators, which opens the pages too; several likewise
   DIGEST_KEY                      secret under which session ids are digested, 16 characters or more
+  PLAYBACK_KEYS                   PEM files with private keys for playback tokens, the first of
+                                  which signs; several with commas
+  PLAYBACK_AUDIENCE               "aud" of playback tokens
   REUSE_PORT 0                    1 lets several processes listen on one port
   LISTENER_DIR                    directory in which several processes pass on one listening
                                   socket, so that a reload loses no connection

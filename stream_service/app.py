@@ -11,8 +11,9 @@ from stream_service.api import handlers
 from stream_service.api.access import token_required
 from stream_service.api.digests import Digests
 from stream_service.api.inputs import KEY_HEADER, SESSION_HEADER, uncompressed_only
+from stream_service.api.playback import TOKEN_HEADER, URI_HEADER, playback_routes
 from stream_service.api.problems import problems
-from stream_service.keys import DIGESTS, LIMITER, SETTINGS, STORE
+from stream_service.keys import DIGESTS, LIMITER, PLAYBACK, SETTINGS, STORE
 from stream_service.limiter import Limiter
 from stream_service.pages.routes import page_routes
 from stream_service.store import MongoStore
@@ -25,8 +26,12 @@ from stream_service.telemetry.request_log import request_log
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from stream_service.api.playback_tokens import PlaybackTokens
     from stream_service.limiter import Clock
     from stream_service.settings import Settings
+
+
+_SECRET_HEADERS = (SESSION_HEADER, KEY_HEADER, TOKEN_HEADER, URI_HEADER, hdrs.AUTHORIZATION)
 
 
 def create_app(
@@ -44,7 +49,7 @@ def create_app(
         clock: Tells the time.
 
     Raises:
-        SettingsError: The driver cannot use `settings.mongo_url`.
+        SettingsError: The driver cannot use `settings.mongo_url`, or a key cannot be used.
     """
     app = web.Application()
     app[METRICS] = metrics = Metrics()
@@ -54,7 +59,7 @@ def create_app(
             request_log(
                 app,
                 metrics.on_request,
-                secret_headers=(SESSION_HEADER, KEY_HEADER, hdrs.AUTHORIZATION),
+                secret_headers=_SECRET_HEADERS,
             ),
             problems(on_problem=recent.add, on_unavailable=metrics.on_store_error),
             uncompressed_only,
@@ -68,6 +73,9 @@ def create_app(
     app.cleanup_ctx.append(_finishing)
     app[SETTINGS] = settings
     app[DIGESTS] = Digests(settings.digest_key)
+    tokens = _playback_tokens(settings, clock)
+    if tokens is not None:
+        app[PLAYBACK] = tokens
     app[STORE] = store
     lease = timedelta(seconds=settings.stream_ttl_seconds)
     app[LIMITER] = Limiter(store, lease=lease, clock=clock, observer=metrics)
@@ -86,10 +94,20 @@ def create_app(
             web.get("/watch", handlers.watch, allow_head=False),
             web.get("/health", handlers.health),
             web.get("/health/live", handlers.live),
+            *playback_routes(tokens),
             *page_routes(settings),
         ]
     )
     return app
+
+
+def _playback_tokens(settings: Settings, clock: Clock) -> PlaybackTokens | None:
+    if not settings.playback_keys:
+        return None
+    # Here and not above: without keys, nobody pays for the cryptography.
+    from stream_service.api.playback_tokens import PlaybackTokens  # noqa: PLC0415
+
+    return PlaybackTokens.load(settings.playback_keys, settings.playback_audience, clock)
 
 
 async def _closing_store(app: web.Application) -> AsyncIterator[None]:

@@ -24,7 +24,7 @@ MIN_DIGEST_KEY = 16
 VARIABLES = (
     *("HOST", "PORT", "MONGO_URL", "MONGO_DB"),
     *("STREAM_LIMIT", "STREAM_TTL_SECONDS", "STREAM_RETENTION_SECONDS", "STREAM_LIMIT_HEADER"),
-    *("GATEWAY_TOKEN", "OPERATOR_TOKEN", "DIGEST_KEY"),
+    *("GATEWAY_TOKEN", "OPERATOR_TOKEN", "DIGEST_KEY", "PLAYBACK_KEYS", "PLAYBACK_AUDIENCE"),
     *("REUSE_PORT", "LISTENER_DIR", "DRAIN_SECONDS", "LOG_LEVEL", "CONSOLE"),
     *("NODE_CHANNEL_FD", "NOTIFY_SOCKET"),
     "PROMETHEUS_MULTIPROC_DIR",  # Read by its library.
@@ -35,6 +35,7 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _BEARER_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, section 2.1
+_AUDIENCE = re.compile(r"[!-~]{1,200}")
 _DATABASE_NAME = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _NOT_A_LIMIT_HEADER = {"session-id", "authorization", "idempotency-key", "content-type", "host"}
 
@@ -79,6 +80,8 @@ class Settings:
     gateway_tokens: tuple[str, ...] = field(default=(), repr=False)
     operator_tokens: tuple[str, ...] = field(default=(), repr=False)
     digest_key: str | None = field(default=None, repr=False)
+    playback_keys: tuple[Path, ...] = ()
+    playback_audience: str | None = None
     reuse_port: bool = False
     listener_dir: Path | None = None
     drain_seconds: int = 0
@@ -114,6 +117,8 @@ class Settings:
             gateway_tokens=_tokens(env, "GATEWAY_TOKEN"),
             operator_tokens=_operator_tokens(env),
             digest_key=_digest_key(env),
+            playback_keys=_paths(env, "PLAYBACK_KEYS"),
+            playback_audience=_audience(env),
             reuse_port=_integer(env, "REUSE_PORT", 0, 0, 1) == 1,
             listener_dir=Path(env["LISTENER_DIR"]) if "LISTENER_DIR" in env else None,
             drain_seconds=_integer(env, "DRAIN_SECONDS", _DEFAULT.drain_seconds, 0, 3600),
@@ -234,6 +239,25 @@ def _digest_key(env: _Environment) -> str | None:
             f"must have at least {MIN_DIGEST_KEY} characters; `openssl rand -base64 32` makes one",
         )
     return key
+
+
+def _paths(env: _Environment, name: str) -> tuple[Path, ...]:
+    if name not in env:
+        return ()
+    paths = [path.strip() for path in env[name].split(",")]
+    if not all(paths):
+        env.refuse(name, "must be paths of files with one comma between two of them")
+    return tuple(Path(path) for path in paths)
+
+
+def _audience(env: _Environment) -> str | None:
+    audience = env.get("PLAYBACK_AUDIENCE")
+    if audience is not None and not _AUDIENCE.fullmatch(audience):
+        env.refuse(
+            "PLAYBACK_AUDIENCE",
+            f"must be 1 to 200 printable ASCII characters without blanks, not {audience!r}",
+        )
+    return audience
 
 
 def _node_channel(env: _Environment) -> int | None:

@@ -17,6 +17,7 @@ from stream_service.api.inputs import (
     session_of,
     start_body_of,
 )
+from stream_service.api.playback import playback_token
 from stream_service.api.problems import limit_reached
 from stream_service.api.representation import describe, describe_all, json_response
 from stream_service.keys import LIMITER, SETTINGS
@@ -85,7 +86,13 @@ async def heartbeat(request: web.Request) -> web.Response:
     session = session_of(request)
     limiter = request.app[LIMITER]
     stream = await limiter.heartbeat(session, request.match_info["stream_id"])
-    return json_response({**describe(stream), "heartbeat_in": limiter.heartbeat_in()})
+    return json_response(
+        {
+            **describe(stream),
+            "heartbeat_in": limiter.heartbeat_in(),
+            **playback_token(request, stream),
+        }
+    )
 
 
 async def stop(request: web.Request) -> web.Response:
@@ -148,6 +155,7 @@ def _started(request: web.Request, started: Started) -> dict[str, Any]:
     return {
         **describe(stream),
         "heartbeat_in": request.app[LIMITER].heartbeat_in(expires_at),
+        **playback_token(request, stream),
         "active": started.active,
         "limit": started.limit,
     }

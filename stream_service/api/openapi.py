@@ -16,6 +16,17 @@ if TYPE_CHECKING:
 
 _FILE = Path(__file__).with_name("openapi.yaml")
 _LIMIT = {"$ref": "#/components/parameters/Limit"}
+_OF_PLAYBACK = (
+    ("parameters", "Live"),
+    ("parameters", "Playback-Token"),
+    ("parameters", "X-Original-URI"),
+    ("headers", "Stream-Content"),
+    ("headers", "Stream-Id"),
+    ("responses", "InvalidRequest"),
+    ("responses", "PlaybackRefused"),
+    ("schemas", "PlaybackRefusedProblem"),
+    ("schemas", "PublicKeys"),
+)
 _UNAUTHORIZED = {"$ref": "#/components/responses/Unauthorized"}
 
 
@@ -32,6 +43,14 @@ def openapi_document(settings: Settings) -> dict[str, Any]:
         for path in ("/console", "/console/state"):
             del paths[path]
         del components["schemas"]["ConsoleState"]
+    if not settings.playback_keys:
+        for path in ("/playback/check", "/.well-known/jwks.json"):
+            del paths[path]
+        for schema in ("RenewedStream", "StartedStream"):
+            del components["schemas"][schema]["properties"]["playback_token"]
+        for kind, name in _OF_PLAYBACK:
+            del components[kind][name]
+        document["tags"] = [tag for tag in document["tags"] if tag["name"] != "Playback"]
     operations = [operation for item in paths.values() for operation in item.values()]
     if settings.stream_limit_header:
         components["parameters"]["Limit"]["name"] = settings.stream_limit_header

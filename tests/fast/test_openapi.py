@@ -7,7 +7,8 @@ import asyncio
 import itertools
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,11 +26,15 @@ from stream_service import streams
 from stream_service.admission import OLDEST, SAME_DEVICE, STALEST
 from stream_service.api import inputs
 from stream_service.api.openapi import openapi_document
+from stream_service.api.playback import KEYS_MAX_AGE_SECONDS
+from stream_service.api.playback_tokens import MAX_TOKEN_LENGTH
 from stream_service.api.problems import CONTENT_TYPE, RETRY_AFTER_SECONDS, TYPE_PREFIX
 from stream_service.app import create_app
+from stream_service.keys import PLAYBACK
 from stream_service.limiter import JITTER
 from stream_service.settings import MAX_LIMIT, Settings
-from stream_service.streams import StoreUnavailableError
+from stream_service.streams import StoreUnavailableError, Stream, utc_now
+from tests.support.playback import write_key
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -50,6 +55,7 @@ FULL = Settings(
     gateway_tokens=("a-gateway",),
     operator_tokens=("an-operator",),
     stream_limit_header="X-Stream-Limit",
+    playback_keys=(Path("made-when-it-is-served.pem"),),
 )
 # HTTP's own, the echo on a problem that came before or after the session was found valid, and what
 # browsers are told about pages and files.
@@ -59,7 +65,10 @@ UNDOCUMENTED_HEADERS = {
     *("etag", "vary", "content-encoding"),
 }
 # These say one of several things, of which the example is one.
-SEVERAL_DETAILS = {"invalid-request", "unsupported-media-type", "stream-ended", "unauthorized"}
+SEVERAL_DETAILS = {
+    *("invalid-request", "unsupported-media-type", "stream-ended", "unauthorized"),
+    "playback-refused",
+}
 FILE = Path(stream_service.__file__).parent / "api" / "openapi.yaml"
 LIMITS = {"pattern", "const"} | {
     f"{bound}{what}"
@@ -202,6 +211,15 @@ class Service:
         headers.pop(without, None)
         return await self.client.request(operation.method, path, headers=headers, **how)
 
+    def playback_token(self) -> str:
+        """A token that is good, of a stream that nobody started."""
+        now = utc_now()
+        stream_id = "0-" + "a" * 22
+        over = now + timedelta(seconds=60)
+        stream = Stream("ab" * 18, stream_id, "TV", "A film", now, over)
+        app: web.Application = self.client.app
+        return app[PLAYBACK].issue(stream)
+
     async def start(self, **body: Any) -> str:
         response = await self.ask("startStream", json=body)
         stream_id: str = (await response.json())["stream_id"]
@@ -234,12 +252,14 @@ async def _bug(request: web.Request, handler: Handler) -> web.StreamResponse:  #
 
 @pytest.fixture
 async def serve(
-    aiohttp_client: AiohttpClient, double_store: MongoStore
+    aiohttp_client: AiohttpClient, double_store: MongoStore, tmp_path: Path
 ) -> Callable[..., Awaitable[Service]]:
     """Makes a service; one with a bug in every handler, or one whose store is away, if wanted."""
 
     async def make(settings: Settings, *, bug: bool = False, away: bool = False) -> Service:
         store: Any = AwayStore() if away else double_store
+        if settings.playback_keys:
+            settings = replace(settings, playback_keys=(write_key(tmp_path / "key.pem"),))
         app = create_app(settings, store=store)
         if bug:
             app.middlewares.append(cast("Middleware", _bug))
@@ -253,6 +273,13 @@ async def _given(service: Service, name: str, status: int, kind: str) -> ClientR
     match name, status, kind:
         case _, 401, "unauthorized":
             return await service.ask(name, without="Authorization")
+        case "checkPlayback", 204, _:
+            return await service.ask(name, headers={"Playback-Token": service.playback_token()})
+        case "checkPlayback", 400, _:
+            return await service.ask(name, params={"live": "2"})
+        case "checkPlayback", 503, _:
+            headers = {"Playback-Token": service.playback_token()}
+            return await service.ask(name, headers=headers, params={"live": "1"})
         case _, 400, "no-session":
             return await service.ask(name, without="Session-Id")
         case _, 400, "invalid-request":
@@ -361,6 +388,8 @@ def test_each_limit_in_the_document_is_the_constant_of_the_code() -> None:
         ("content", "maxLength", inputs.MAX_LABEL_LENGTH),
         ("device_id", "minLength", 1),
         ("device_id", "maxLength", inputs.MAX_DEVICE_ID_LENGTH),
+        ("Playback-Token", "maxLength", MAX_TOKEN_LENGTH),
+        ("playback_token", "maxLength", MAX_TOKEN_LENGTH),
         ("replace", "maxItems", inputs.MAX_CHOICES),
         ("replace", "const", SAME_DEVICE),
         ("replace", "const", OLDEST),
@@ -380,6 +409,8 @@ def test_each_figure_in_the_words_of_the_document_is_the_constant_of_the_code() 
     beat = components["schemas"]["RenewedStream"]["properties"]["heartbeat_in"]
     assert f"a third of the lease, {jitter}" in beat["description"]
     assert f"`{TYPE_PREFIX}`" in openapi_document(FULL)["info"]["description"]
+    keys = openapi_document(FULL)["paths"]["/.well-known/jwks.json"]["get"]
+    assert f" {KEYS_MAX_AGE_SECONDS // 60} minutes." in keys["description"]
 
 
 def limits(part: Any, name: str = "") -> Iterator[tuple[str, str, Any]]:

@@ -1,0 +1,147 @@
+"""Playback: the token of an active stream, its check for content servers, and the public keys."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Literal, NamedTuple
+from urllib.parse import unquote
+
+from aiohttp import hdrs, web
+
+from stream_service.api.problems import Problem, invalid
+from stream_service.api.representation import encode
+from stream_service.keys import LIMITER, PLAYBACK
+from stream_service.streams import StreamEndedError, StreamNotFoundError
+
+if TYPE_CHECKING:
+    from stream_service.api.playback_tokens import PlaybackTokens
+    from stream_service.streams import Stream
+
+TOKEN_HEADER = "Playback-Token"  # noqa: S105 - a name
+URI_HEADER = "X-Original-URI"
+CONTENT_HEADER = "Stream-Content"
+STREAM_HEADER = "Stream-Id"
+
+KEYS_MAX_AGE_SECONDS = 300
+"""How long the published keys may be kept: for so long a new one is published before it signs."""
+
+_IN_QUERY = re.compile(r"[?&]playback_token=([^&#]*)")
+
+Refused = Literal["missing", "invalid", "expired", "stopped", "replaced", "unknown"]
+
+
+class PlaybackRefusedError(Exception):
+    """A playback token is not good. It is never quoted.
+
+    Attributes:
+        reason: Why; of a token alone "missing", "invalid" or "expired", of its stream the others.
+    """
+
+    def __init__(self, reason: Refused) -> None:
+        super().__init__(reason)
+        self.reason: Refused = reason
+
+
+class Playback(NamedTuple):
+    """What a token says that was found good.
+
+    Attributes:
+        session: Digest of the session whose stream it is.
+        stream_id: Of the stream.
+        content: Label that the client gave, in a form that a header can hold, or None.
+        expires_at: End of the lease, rounded up, in seconds since 1970.
+    """
+
+    session: str
+    stream_id: str
+    content: str | None
+    expires_at: int
+
+
+_DETAILS: dict[Refused, str] = {
+    "missing": f"Send one token, as {TOKEN_HEADER}, or as playback_token in the query of the "
+    f"address that the gateway passes on as {URI_HEADER}.",
+    "invalid": "The playback token is not one of this service, or not for this audience.",
+    "expired": "The lease that the playback token was for is over: a heartbeat gives a new one.",
+    "stopped": "The stream was stopped.",
+    "replaced": "Another stream took this one's place.",
+    "unknown": "There is no such stream any more.",
+}
+
+
+def playback_routes(tokens: PlaybackTokens | None) -> list[web.RouteDef]:
+    """The routes of a service that has keys; without, there are none."""
+    if tokens is None:
+        return []
+    body = encode(tokens.published())
+    headers = {hdrs.CACHE_CONTROL: f"public, max-age={KEYS_MAX_AGE_SECONDS}"}
+
+    async def published_keys(_: web.Request) -> web.Response:
+        return web.Response(body=body, content_type="application/json", headers=headers)
+
+    return [
+        web.get("/playback/check", check),
+        web.get("/.well-known/jwks.json", published_keys),
+    ]
+
+
+def playback_token(request: web.Request, stream: Stream) -> dict[str, str]:
+    """The member `playback_token` of an answer, where the service has keys."""
+    tokens = request.app.get(PLAYBACK)
+    return {} if tokens is None else {"playback_token": tokens.issue(stream)}
+
+
+async def check(request: web.Request) -> web.Response:
+    """`GET /playback/check`: is this token good; with `live=1`, is its stream still active."""
+    live = _live(request)
+    playback = _checked(request)
+    if live:
+        try:
+            await request.app[LIMITER].get(playback.session, playback.stream_id)
+        except StreamEndedError as ended:
+            raise _refused(ended.reason) from None
+        except StreamNotFoundError:
+            raise _refused("unknown") from None
+    headers = {STREAM_HEADER: playback.stream_id}
+    if playback.content is not None:
+        headers[CONTENT_HEADER] = playback.content
+    return web.Response(status=204, headers=headers)
+
+
+def _live(request: web.Request) -> bool:
+    if not request.query_string:
+        return False
+    values = set(request.query.getall("live", ()))
+    if not values <= {"0", "1"}:
+        raise invalid("live", "live must be 0 or 1.")
+    return "1" in values
+
+
+def _checked(request: web.Request) -> Playback:
+    try:
+        return request.app[PLAYBACK].check(_token_of(request))
+    except PlaybackRefusedError as refused:
+        raise _refused(refused.reason) from None
+
+
+def _token_of(request: web.Request) -> str:
+    sent = request.headers.getall(TOKEN_HEADER, ())
+    if not sent:
+        address = ",".join(request.headers.getall(URI_HEADER, ()))
+        sent = [unquote(value) for value in _IN_QUERY.findall(address)]
+    # Of two, another program on the way may have judged the other one.
+    if len(sent) != 1 or not sent[0]:
+        raise PlaybackRefusedError("missing")
+    return sent[0]
+
+
+def _refused(reason: Refused) -> Problem:
+    return Problem(
+        401,
+        "playback-refused",
+        "Playback refused",
+        _DETAILS[reason],
+        fields={"reason": reason},
+        # A scheme that no browser knows: it must not ask the viewer for a password.
+        headers={hdrs.WWW_AUTHENTICATE: f'{TOKEN_HEADER} realm="stream-service"'},
+    )
