@@ -18,8 +18,9 @@ from stream_service.limiter import Limiter
 from stream_service.pages.routes import page_routes
 from stream_service.store import MongoStore
 from stream_service.streams import utc_now
-from stream_service.telemetry.keys import METRICS, RECENT, SAMPLER
+from stream_service.telemetry.keys import METRICS, OUTAGES, RECENT, SAMPLER
 from stream_service.telemetry.metrics import Metrics, Sampler
+from stream_service.telemetry.outages import Outages
 from stream_service.telemetry.recent_problems import RecentProblems
 from stream_service.telemetry.request_log import request_log
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from stream_service.api.playback_tokens import PlaybackTokens
     from stream_service.limiter import Clock
     from stream_service.settings import Settings
+    from stream_service.streams import StoreUnavailableError
 
 
 _SECRET_HEADERS = (SESSION_HEADER, KEY_HEADER, TOKEN_HEADER, URI_HEADER, hdrs.AUTHORIZATION)
@@ -54,6 +56,11 @@ def create_app(
     app = web.Application()
     app[METRICS] = metrics = Metrics()
     app[RECENT] = recent = RecentProblems(clock)
+
+    def unavailable(error: StoreUnavailableError) -> None:
+        metrics.on_store_error(error)
+        app[OUTAGES].failed(error)
+
     app.middlewares.extend(
         [
             request_log(
@@ -61,7 +68,7 @@ def create_app(
                 metrics.on_request,
                 secret_headers=_SECRET_HEADERS,
             ),
-            problems(on_problem=recent.add, on_unavailable=metrics.on_store_error),
+            problems(on_problem=recent.add, on_unavailable=unavailable),
             uncompressed_only,
             *token_required(settings.gateway_tokens, settings.operator_tokens),
         ]
@@ -78,7 +85,8 @@ def create_app(
         app[PLAYBACK] = tokens
     app[STORE] = store
     lease = timedelta(seconds=settings.stream_ttl_seconds)
-    app[LIMITER] = Limiter(store, lease=lease, clock=clock, observer=metrics)
+    app[LIMITER] = limiter = Limiter(store, lease=lease, clock=clock, observer=metrics)
+    app[OUTAGES] = Outages(limiter.ping, settings.database)
     app[SAMPLER] = Sampler(store, metrics, lease=lease, clock=clock)
     app.add_routes(
         [
@@ -117,4 +125,5 @@ async def _closing_store(app: web.Application) -> AsyncIterator[None]:
 
 async def _finishing(app: web.Application) -> AsyncIterator[None]:
     yield
+    app[OUTAGES].close()
     await app[LIMITER].finish()

@@ -63,6 +63,25 @@ _INDEXES = (
     ),
 )
 
+_HINTS_BY_CODE = {
+    13: "its user may not do this: give it the role readWrite on this database",
+    18: "check user and password in MONGO_URL, and authSource",
+}
+
+_NO_SUCH_HOST = "no such host: check its name in MONGO_URL"
+_HINTS_BY_WORD = {
+    # As the resolvers of Linux and macOS say it.
+    "name or service not known": _NO_SUCH_HOST,
+    "name resolution": _NO_SUCH_HOST,
+    "no address associated": _NO_SUCH_HOST,
+    "nodename nor servname": _NO_SUCH_HOST,
+    "connection refused": "nothing listens there: check host and port in MONGO_URL, and the server",
+    "authentication failed": _HINTS_BY_CODE[18],
+    "ssl handshake failed": "check the options for TLS in MONGO_URL, and the server's certificate",
+    "no replica set members": "no member of that name: check replicaSet in MONGO_URL",
+    "timed out": "no answer from there: check host and port in MONGO_URL, and firewalls",
+}
+
 
 Place = tuple[str, str]
 """Where a stream is: the digest of its session, and its id, which carries its slot."""
@@ -455,7 +474,15 @@ def _translated_errors() -> Iterator[None]:
         message = name if code is None else f"{name} {code}"
         if _is_conflict(error):
             raise StoreConflictError(message) from error
-        raise StoreUnavailableError(message) from error
+        raise StoreUnavailableError(message, _hint(error)) from error
+
+
+def _hint(error: PyMongoError) -> str | None:
+    """What to look at. The driver's words are searched, and never passed on."""
+    if isinstance(error, OperationFailure):
+        return _HINTS_BY_CODE.get(error.code or 0)
+    words = str(error).lower()
+    return next((hint for word, hint in _HINTS_BY_WORD.items() if word in words), None)
 
 
 def _is_conflict(error: PyMongoError) -> bool:

@@ -123,7 +123,15 @@ class StreamEndedError(Exception):
 
 
 class StoreUnavailableError(Exception):
-    """The store gave no answer, or none in time: whether a write was done is unknown."""
+    """The store gave no answer, or none in time: whether a write was done is unknown.
+
+    Attributes:
+        hint: What an operator may look at, where the cause is known.
+    """
+
+    def __init__(self, reason: str = "", hint: str | None = None) -> None:
+        super().__init__(reason)
+        self.hint = hint
 
 
 class StoreConflictError(StoreUnavailableError):

@@ -28,6 +28,31 @@ CONTENT_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:stream-service:problem:"
 RETRY_AFTER_SECONDS = 1
 
+_NO_ANSWER = "The database gives no answer. Try it again."
+_STOP_AGAIN = (
+    "The database gives no answer: whether the stream was stopped is unknown. Stop it again."
+)
+_AGAIN: dict[tuple[str, str | None], str] = {
+    ("POST", "/streams"): (
+        "The database gives no answer: whether the start was done is unknown. Try it again with "
+        "the same Idempotency-Key; it then takes no second slot."
+    ),
+    ("GET", "/watch"): (
+        "The database gives no answer: whether the start was done is unknown. Try it again; if it "
+        "was, that stream ends with its lease."
+    ),
+    ("POST", "/streams/{stream_id}/heartbeat"): (
+        "The database gives no answer: whether the lease was renewed is unknown. Send the "
+        "heartbeat again; the stream is active until its lease is over."
+    ),
+    ("POST", "/streams/{stream_id}/stop"): _STOP_AGAIN,
+    ("DELETE", "/streams/{stream_id}"): _STOP_AGAIN,
+    ("DELETE", "/streams"): (
+        "The database gives no answer: whether the streams were ended is unknown. End them again."
+    ),
+}
+"""What a 503 says to each request that may have changed something, by method and route."""
+
 # Python renamed it in 3.13; a problem's type has to stay what it is.
 _PHRASES = {413: "Content Too Large"}
 
@@ -90,7 +115,7 @@ def limit_reached(refused: LimitReachedError, status: int) -> Problem:
         status,
         "limit-reached",
         "Too many streams",
-        f"This session already has {len(refused.streams)} active streams and may have "
+        f"This session already has {_streams(len(refused.streams))} and may have "
         f'{refused.limit}: stop one, or start with "replace" to take one\'s place.',
         fields={
             "limit": refused.limit,
@@ -98,6 +123,10 @@ def limit_reached(refused: LimitReachedError, status: int) -> Problem:
             "streams": describe_all(refused.streams),
         },
     )
+
+
+def _streams(count: int) -> str:
+    return f"{count} active stream{'' if count == 1 else 's'}"
 
 
 def unavailable(detail: str) -> Problem:
@@ -171,10 +200,7 @@ def problem_of(error: Exception) -> Problem | None:  # noqa: PLR0911 - a table
         case StreamEndedError():
             return _ended(error)
         case StoreUnavailableError():
-            return unavailable(
-                "The store gives no answer: whether a start was done is unknown. Try it again "
-                "with the same Idempotency-Key; it then takes no second slot."
-            )
+            return unavailable(_NO_ANSWER)
         case web.HTTPException():
             return framework_problem(error)
     return None
@@ -216,11 +242,11 @@ def problems(
             if problem is None:
                 log.exception("unforeseen error")
                 problem = internal_error()
-            elif isinstance(error, StoreUnavailableError):
-                log.warning("store unavailable", extra={"error": str(error)})
-                on_unavailable(error)
             resource = request.match_info.route.resource
             route = None if resource is None else resource.canonical
+            if isinstance(error, StoreUnavailableError):
+                problem = unavailable(_AGAIN.get((request.method, route), _NO_ANSWER))
+                on_unavailable(error)
             on_problem(problem.status, problem.kind, request.method, route)
             return problem.response()
 

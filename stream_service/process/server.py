@@ -22,6 +22,7 @@ from stream_service.process.http_server import running
 from stream_service.process.listener import BACKLOG, SharedListener, shared_listener
 from stream_service.process.readiness import announce_ready
 from stream_service.streams import StoreUnavailableError
+from stream_service.telemetry.keys import OUTAGES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,7 +125,7 @@ async def _listen(stack: AsyncExitStack, settings: Settings, hurry: asyncio.Even
         await app[STORE].prepare()
     except StoreUnavailableError as error:
         # Serving 503 and coming back by itself is better than a restart loop.
-        log.warning("store unavailable at start", extra={"error": str(error)})
+        app[OUTAGES].failed(error, requests=0)
     site, shared = await _start_site(runner, settings)
     host, port = runner.addresses[0][:2]
     if not _only_this_machine(runner):

@@ -3,8 +3,10 @@
 from aiohttp import web
 
 from stream_service.telemetry.metrics import Metrics, Sampler
+from stream_service.telemetry.outages import Outages
 from stream_service.telemetry.recent_problems import RecentProblems
 
 METRICS = web.AppKey("metrics", Metrics)
 SAMPLER = web.AppKey("sampler", Sampler)
+OUTAGES = web.AppKey("outages", Outages)
 RECENT = web.AppKey("recent", RecentProblems)

@@ -28,16 +28,17 @@ LATITUDE_SECONDS = 8.0
 """For a slow machine. Without a deadline it would be the 30 s of the driver."""
 
 STREAM = "/streams/0-AAAAAAAAAAAAAAAAAAAAAA"
-ROUTES = [
-    ("GET", "/watch"),
-    ("POST", "/streams"),
-    ("GET", "/streams"),
-    ("DELETE", "/streams"),
-    ("GET", STREAM),
-    ("DELETE", STREAM),
-    ("POST", f"{STREAM}/stop"),
-    ("POST", f"{STREAM}/heartbeat"),
-]
+AGAIN = {
+    ("GET", "/watch"): "whether the start was done is unknown",
+    ("POST", "/streams"): "with the same Idempotency-Key",
+    ("GET", "/streams"): "Try it again",
+    ("DELETE", "/streams"): "whether the streams were ended is unknown",
+    ("GET", STREAM): "Try it again",
+    ("DELETE", STREAM): "whether the stream was stopped is unknown",
+    ("POST", f"{STREAM}/stop"): "whether the stream was stopped is unknown",
+    ("POST", f"{STREAM}/heartbeat"): "whether the lease was renewed is unknown",
+}
+"""The routes that ask the store, with what their 503 says of this very request."""
 
 
 @pytest.fixture(params=["refuses", "hangs"])
@@ -61,13 +62,14 @@ async def api(aiohttp_client: AiohttpClient, absent_store: MongoStore) -> Api:
 async def test_without_its_store_every_route_says_so_within_the_deadline(api: Api) -> None:
     began = time.monotonic()
     *answers, health = await asyncio.gather(
-        *(api.ask(method, path) for method, path in [*ROUTES, ("GET", "/health")])
+        *(api.ask(method, path) for method, path in [*AGAIN, ("GET", "/health")])
     )
     took = time.monotonic() - began
-    for answer in answers:
+    for (method, path), answer in zip(AGAIN, answers, strict=True):
         assert answer.status == 503
         assert answer.headers["Retry-After"] == "1"
         assert answer.body["type"].endswith(":unavailable")
+        assert AGAIN[method, path] in answer.body["detail"]
     assert (health.status, health.raw) == (503, b'{"status":"DOWN"}')
     assert took < DEADLINE_SECONDS + LATITUDE_SECONDS
 

@@ -68,6 +68,7 @@ UNDOCUMENTED_HEADERS = {
 SEVERAL_DETAILS = {
     *("invalid-request", "unsupported-media-type", "stream-ended", "unauthorized"),
     "playback-refused",
+    "unavailable",
 }
 FILE = Path(stream_service.__file__).parent / "api" / "openapi.yaml"
 LIMITS = {"pattern", "const"} | {

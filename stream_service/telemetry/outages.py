@@ -1,0 +1,78 @@
+"""Two lines for an outage of the database, however many requests it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from stream_service.streams import StoreUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.5
+"""How often it is looked whether an outage is over."""
+
+
+class Outages:
+    """Logs when the database begins to fail requests, and when it answers them again.
+
+    An outage is over when a ping is answered after `LOOK_SECONDS` in which no request failed: a
+    database that answers pings and fails requests does not fill the log either.
+    """
+
+    def __init__(self, ping: Callable[[], Awaitable[None]], database: str) -> None:
+        """Begin without an outage.
+
+        Args:
+            ping: Raises `StoreUnavailableError` while the database gives no answer.
+            database: Its hosts and name, to be shown.
+        """
+        self._ping = ping
+        self._database = database
+        self._requests = 0
+        self._failed_lately = False
+        self._watching: asyncio.Task[None] | None = None
+
+    def failed(self, error: StoreUnavailableError, *, requests: int = 1) -> None:
+        """Take note that the database gave no answer.
+
+        Args:
+            error: Why not.
+            requests: How many requests of clients that failed.
+        """
+        self._failed_lately = True
+        self._requests += requests
+        if self._watching is None:
+            about = {"database": self._database, "error": str(error)}
+            if error.hint is not None:
+                about["hint"] = error.hint
+            log.warning("database gives no answer", extra=about)
+            self._watching = asyncio.create_task(self._until_it_is_over())
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._watching is not None:
+            self._watching.cancel()
+
+    async def _until_it_is_over(self) -> None:
+        began = monotonic()
+        while self._failed_lately:
+            self._failed_lately = False
+            await asyncio.sleep(LOOK_SECONDS)
+            if not self._failed_lately:
+                try:
+                    await self._ping()
+                except StoreUnavailableError:
+                    self._failed_lately = True
+        seconds, requests = round(monotonic() - began, 1), self._requests
+        self._requests, self._watching = 0, None
+        # A warning too: who reads of the beginning has to read of the end.
+        log.warning(
+            "database answers again",
+            extra={"database": self._database, "seconds": seconds, "requests": requests},
+        )
