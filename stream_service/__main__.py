@@ -26,6 +26,7 @@ environment variables and their defaults:
                                   the database; --embedded takes its place
   MONGO_DB stream_service         name of the database; goes before one that MONGO_URL names
   STREAM_LIMIT 3                  active streams per session, 1 to 100
+  ENFORCE 1                       0 refuses nobody, and counts who would have been refused
   STREAM_TTL_SECONDS 60           lease: how long a stream lives without a heartbeat
   STREAM_RETENTION_SECONDS 300    how long a stream that is over is remembered
   STREAM_LIMIT_HEADER             header in which the gateway sends a viewer's own limit

@@ -19,6 +19,9 @@ A stream whose lease is over can be active again: a heartbeat that was sent in t
 out after the view was read, even much later. Where that would matter, which takes a lowered limit,
 such a stream is closed first: from then on no heartbeat renews it. The look after that sees it
 closed, or sees that the heartbeat was faster.
+
+Where the limit is not enforced, a start may use every slot there is. For starts that enforce it,
+beside those or later, the streams in slots beyond their limit are like those of a higher limit.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from stream_service.settings import MAX_LIMIT
 from stream_service.streams import Stream, new_token
 
 if TYPE_CHECKING:
@@ -44,12 +48,14 @@ class Start:
     Attributes:
         session: Digest of the session id.
         limit: How many active streams this session may have, 1 to 100.
+        enforced: Whether a start beyond the limit is refused. Otherwise it is admitted, nobody
+            loses a place for it by "oldest" or "stalest", and only the slots are an end.
         device: Label for lists and refusals, or None.
         content: Label for lists and refusals, or None.
         device_id: Digest of the id of the device that asks, or None.
         replace: Whose place it would take: stream ids, "same-device", "oldest" and "stalest". The
-            first that finds a stream acts, the last two find one only at the limit. Of several
-            streams of the same device the stalest is meant.
+            first that finds a stream acts, the last two find one only where no slot is left. Of
+            several streams of the same device the stalest is meant.
         idempotency_key: Digest of the client's key, or None.
         fingerprint: Digest of what this start says. A start with the same key has to say the same.
         token: Random part of the id to be. It stays the same while the start tries again, so that
@@ -64,7 +70,13 @@ class Start:
     replace: tuple[str, ...] = ()
     idempotency_key: str | None = None
     fingerprint: str | None = None
+    enforced: bool = True
     token: str = field(default_factory=new_token)
+
+    @property
+    def slots(self) -> int:
+        """How many slots this start may use."""
+        return self.limit if self.enforced else MAX_LIMIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +193,7 @@ class _Session:
         written_over = decision.slot if isinstance(decision, Claim) else None
         others = [stream for stream in self._lapsed if stream.slot != written_over]
         occupied_or_to_be = self._occupied | {stream.slot for stream in others}
-        if len(occupied_or_to_be) > start.limit:
+        if len(occupied_or_to_be) > start.slots:
             return [stream for stream in others if stream.slot not in self._occupied]
         key = start.idempotency_key
         # The key is unique in the session.
@@ -207,7 +219,7 @@ class _Session:
 
     def _replace(self, start: Start) -> TakeOver | LookAgain | None:
         """What the first choice that finds a stream makes of the start; None if none does."""
-        if len(self._active) > start.limit:
+        if len(self._active) > start.slots:
             return None  # A place that is taken over would still be one too many.
         for choice in start.replace:
             if choice == SAME_DEVICE and start.device_id in self._devices:
@@ -224,15 +236,15 @@ class _Session:
         if choice == SAME_DEVICE:
             return [s for s in self._active if s.device_id == start.device_id is not None]
         if choice in (OLDEST, STALEST):
-            return self._active if len(self._active) == start.limit else []
+            return self._active if len(self._active) == start.slots else []
         return [self._by_id[choice]] if choice in self._by_id else []
 
     def _claim(self, start: Start) -> Claim | Refuse | LookAgain:
-        if len(self._active) >= start.limit:
+        if len(self._active) >= start.slots:
             return Refuse(self._active)
-        if self._count >= start.limit:
+        if self._count >= start.slots:
             return LookAgain()
-        slot = next(slot for slot in range(start.limit) if slot not in self._occupied)
+        slot = next(slot for slot in range(start.slots) if slot not in self._occupied)
         self._occupied.add(slot)
         self._count += 1
         return Claim(slot, self._count)

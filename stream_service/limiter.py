@@ -9,9 +9,11 @@ from datetime import datetime, timedelta
 from functools import partial
 from operator import attrgetter, itemgetter
 from random import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from stream_service.admission import (
+    OLDEST,
+    STALEST,
     Claim,
     Close,
     Decision,
@@ -62,12 +64,15 @@ class Started:
         active: How many the session has now, this one among them.
         limit: How many it may have.
         replay: Whether an earlier try of the same start had made the stream.
+        spared: What the limit would have done, where it is not enforced: refused the start, or
+            replaced another stream. None for a start within the limit.
     """
 
     stream: Stream
     active: int
     limit: int
     replay: bool
+    spared: Literal["refusal", "replacement"] | None = None
 
 
 Outcome = Started | LimitReachedError | KeyReusedError
@@ -272,17 +277,17 @@ class Limiter:
             match decision:
                 case Settled(stream, active, replay):
                     changes.append(Confirmation(stream))
-                    gains.append((index, Started(stream, active, start.limit, replay)))
+                    gains.append((index, _started(start, stream, active, replay=replay)))
                 case Refuse() | KeyReused():
                     outcomes[index] = _refusal(start, decision)
                 case Claim(slot, active):
                     stream = self._stream(start, slot, now)
                     changes.append(Write(stream))
-                    gains.append((index, Started(stream, active, start.limit, replay=False)))
+                    gains.append((index, _started(start, stream, active)))
                 case TakeOver(victim, active, unless_renewed):
                     stream = self._stream(start, victim.slot, now, victim.stream_id)
                     changes.append(Write(stream, victim, unless_renewed))
-                    gains.append((index, Started(stream, active, start.limit, replay=False)))
+                    gains.append((index, _started(start, stream, active)))
                 case Close(lapsed):
                     closing.update(lapsed)
         changes.extend(Closing(stream) for stream in closing)
@@ -431,6 +436,15 @@ class _SeenStreams:
             return None
         self._streams.move_to_end(stream_id)
         return stream
+
+
+def _started(start: Start, stream: Stream, active: int, *, replay: bool = False) -> Started:
+    spared: Literal["refusal", "replacement"] | None = None
+    if not start.enforced and not replay and stream.replaced is None and active > start.limit:
+        # With one of these the start would have been admitted, in place of another stream.
+        replaces = OLDEST in start.replace or STALEST in start.replace
+        spared = "replacement" if replaces else "refusal"
+    return Started(stream, active, start.limit, replay, spared)
 
 
 def _refusal(start: Start, decision: Refuse | KeyReused) -> LimitReachedError | KeyReusedError:

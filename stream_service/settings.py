@@ -23,7 +23,8 @@ MIN_DIGEST_KEY = 16
 
 VARIABLES = (
     *("HOST", "PORT", "MONGO_URL", "MONGO_DB"),
-    *("STREAM_LIMIT", "STREAM_TTL_SECONDS", "STREAM_RETENTION_SECONDS", "STREAM_LIMIT_HEADER"),
+    *("STREAM_LIMIT", "ENFORCE"),
+    *("STREAM_TTL_SECONDS", "STREAM_RETENTION_SECONDS", "STREAM_LIMIT_HEADER"),
     *("GATEWAY_TOKEN", "OPERATOR_TOKEN", "DIGEST_KEY", "PLAYBACK_KEYS", "PLAYBACK_AUDIENCE"),
     *("REUSE_PORT", "LISTENER_DIR", "DRAIN_SECONDS", "LOG_LEVEL", "CONSOLE"),
     *("NODE_CHANNEL_FD", "NOTIFY_SOCKET"),
@@ -74,6 +75,7 @@ class Settings:
     mongo_url: str = field(default="mongodb://127.0.0.1:27017", repr=False)
     mongo_db: str = "stream_service"
     stream_limit: int = 3
+    enforce: bool = True
     stream_ttl_seconds: int = 60
     stream_retention_seconds: int = 300
     stream_limit_header: str | None = None
@@ -107,6 +109,7 @@ class Settings:
             mongo_url=_mongo_url(env, _DEFAULT.mongo_url),
             mongo_db=_database(env, _DEFAULT.mongo_db),
             stream_limit=_integer(env, "STREAM_LIMIT", _DEFAULT.stream_limit, 1, MAX_LIMIT),
+            enforce=_integer(env, "ENFORCE", 1, 0, 1) == 1,
             stream_ttl_seconds=_integer(
                 env, "STREAM_TTL_SECONDS", _DEFAULT.stream_ttl_seconds, 1, 86_400
             ),

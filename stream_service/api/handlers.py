@@ -35,7 +35,8 @@ ACCOUNT_DIGITS = 12
 
 async def watch(request: web.Request) -> web.Response:
     """`GET /watch`: start a stream, in the words of the service's first version."""
-    start = Start(session_of(request), _limit(request))
+    enforced = request.app[SETTINGS].enforce
+    start = Start(session_of(request), _limit(request), enforced=enforced)
     try:
         started = await request.app[LIMITER].start(start)
     except LimitReachedError as refused:
@@ -58,6 +59,7 @@ async def start(request: web.Request) -> web.Response:
             replace=body.replace,
             idempotency_key=key,
             fingerprint=fingerprint_of(request, body, key),
+            enforced=request.app[SETTINGS].enforce,
         )
     )
     return json_response(

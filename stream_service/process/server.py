@@ -82,6 +82,7 @@ async def serve(settings: Settings, *, embedded_in: Path | None = None) -> int:
         about = {
             "version": __version__,
             "limit": settings.stream_limit,
+            "enforced": settings.enforce,
             "lease_seconds": settings.stream_ttl_seconds,
             "database": settings.database,
         }
@@ -128,6 +129,8 @@ async def _listen(stack: AsyncExitStack, settings: Settings, hurry: asyncio.Even
         app[OUTAGES].failed(error, requests=0)
     site, shared = await _start_site(runner, settings)
     host, port = runner.addresses[0][:2]
+    if not settings.enforce:
+        log.warning("the limit is only counted, not enforced: ENFORCE is 0")
     if not _only_this_machine(runner):
         if not settings.gateway_tokens and not settings.operator_tokens:
             log.warning("anybody may send any session: set GATEWAY_TOKEN", extra={"host": host})

@@ -52,6 +52,7 @@ SILENT_SHARE = 0.6
 
 _LATENCIES = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+_STREAMS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 30, 50, 75, 100)
 _RELEASES = (5, 10, 20, 30, 45, 60, 75, 90, 120, 180, 300, 600, 1800)
 
 
@@ -77,12 +78,23 @@ class Metrics(Observer):
             ("outcome",),
             registry=registry,
         )
-        self._admitted = starts.labels("admitted")
+        self._admitted = {
+            None: starts.labels("admitted"),
+            "refusal": starts.labels("would_refuse"),
+            "replacement": starts.labels("would_replace"),
+        }
         self._replacing = starts.labels("replacing")
         self._replayed = starts.labels("replayed")
         self._refused = starts.labels("refused")
         self._key_reused = starts.labels("key_reused")
         self._start_unavailable = starts.labels("unavailable")
+        self._active_at_start = Histogram(
+            "stream_service_active_at_start",
+            "Active streams of the account at a start, that one among them, also if it was "
+            "refused.",
+            buckets=_STREAMS,
+            registry=registry,
+        )
         heartbeats = Counter(
             "stream_service_heartbeats",
             "Heartbeats, by what became of them.",
@@ -172,12 +184,15 @@ class Metrics(Observer):
         match outcome:
             case Started(replay=True):
                 self._replayed.inc()
-            case Started(stream=Stream(replaced=None)):
-                self._admitted.inc()
-            case Started():
-                self._replacing.inc()
-                self._ends["replaced"].inc()
-            case LimitReachedError():
+            case Started(stream=stream, active=active, spared=spared):
+                self._active_at_start.observe(active)
+                if stream.replaced is not None:
+                    self._replacing.inc()
+                    self._ends["replaced"].inc()
+                else:
+                    self._admitted[spared].inc()
+            case LimitReachedError(streams=streams):
+                self._active_at_start.observe(len(streams) + 1)
                 self._refused.inc()
             case KeyReusedError():
                 self._key_reused.inc()

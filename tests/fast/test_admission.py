@@ -59,16 +59,24 @@ def over(slot: int, *, key: str | None = None, device: str | None = None) -> Str
     return streaming(slot, age=100, left=-1, key=key, device=device)
 
 
-def starting(
+def starting(  # noqa: PLR0913 - what a start may say
     limit: int = 3,
     *,
     replace: str | tuple[str, ...] = (),
     key: str | None = None,
     device: str | None = None,
     token: str = "t" * 22,
+    enforced: bool = True,
 ) -> Start:
-    choices = (replace,) if isinstance(replace, str) else replace
-    return Start("s", limit, device_id=device, replace=choices, idempotency_key=key, token=token)
+    return Start(
+        "s",
+        limit,
+        device_id=device,
+        replace=(replace,) if isinstance(replace, str) else replace,
+        idempotency_key=key,
+        token=token,
+        enforced=enforced,
+    )
 
 
 def test_the_first_streams_get_the_lowest_slots_in_the_order_of_their_arrival() -> None:
@@ -295,6 +303,58 @@ def test_a_choice_that_only_acts_at_the_limit_leaves_its_turn_to_the_next_one() 
     assert at == [TakeOver(view[0], 2, unless_renewed=False)]
 
 
+def test_a_limit_that_is_not_enforced_lets_starts_have_the_slots_beyond_it() -> None:
+    view = [streaming(0), streaming(1), streaming(2)]
+    beyond = starting(enforced=False)
+
+    assert plan(view, [beyond, beyond], NOW) == [Claim(3, 4), Claim(4, 5)]
+
+
+@pytest.mark.parametrize("which", [OLDEST, STALEST])
+def test_a_limit_that_is_not_enforced_costs_nobody_a_place(which: str) -> None:
+    view = [streaming(0), streaming(1), streaming(2)]
+
+    assert plan(view, [starting(replace=which, enforced=False)], NOW) == [Claim(3, 4)]
+
+
+@pytest.mark.parametrize("replace", [SAME_DEVICE, streaming(1).stream_id])
+def test_what_a_start_replaces_at_any_number_it_replaces_beyond_a_limit_too(replace: str) -> None:
+    view = [streaming(0), streaming(1, device="mine"), streaming(2)]
+    start = starting(1, replace=replace, device="mine", enforced=False)
+
+    [decision] = plan(view, [start], NOW)
+
+    assert isinstance(decision, TakeOver)
+    assert decision.victim == view[1]
+
+
+def test_a_stream_that_might_come_back_is_in_nobodys_way_where_no_limit_is_enforced() -> None:
+    view = [streaming(0), over(4)]
+
+    assert plan(view, [starting(1, enforced=False)], NOW) == [Claim(1, 2)]
+
+
+def test_all_slots_are_an_end_also_where_the_limit_is_not_enforced() -> None:
+    view = [streaming(slot, age=slot + 1) for slot in range(100)]
+    beyond = starting(enforced=False)
+
+    [refused, replacing] = plan(view, [beyond, replace(beyond, replace=(OLDEST,))], NOW)
+
+    assert isinstance(refused, Refuse)
+    assert replacing == TakeOver(view[99], 100, unless_renewed=False)
+    assert plan(view[:99], [beyond, beyond], NOW) == [Claim(99, 100), LookAgain()]
+
+
+def test_a_limit_is_enforced_for_one_start_beside_others_for_which_it_is_not() -> None:
+    view = [streaming(0), streaming(5)]
+    starts = [starting(), starting(enforced=False), starting(), starting(2)]
+
+    decisions = plan(view, starts, NOW)
+
+    assert decisions[:3] == [Claim(1, 3), Claim(2, 4), LookAgain()]
+    assert isinstance(decisions[3], Refuse)
+
+
 def test_a_key_that_has_a_stream_is_answered_with_it_even_at_the_limit() -> None:
     view = [streaming(0), streaming(1, key="k"), streaming(2)]
 
@@ -442,6 +502,7 @@ _STARTS = st.lists(
         device=st.sampled_from([None, *_DEVICES]),
         key=st.sampled_from([None, None, *_KEYS]),
         token=st.sampled_from(["t" * 22, "t" * 22, f"{1:022}"]),
+        enforced=st.sampled_from([True, True, False]),
     ),
     min_size=1,
     max_size=6,
@@ -470,7 +531,7 @@ def test_claims_of_any_plan_never_meet_and_leave_room_for_every_stream_above(
             assert decision.slot not in taken
             above = sum(1 for slot in taken | lapsed if slot > decision.slot)
             # The lemma that the cap rests on: see the docstring of the module.
-            assert decision.slot + above + 1 <= start.limit
+            assert decision.slot + above + 1 <= start.slots
             # A start that has something closed first keeps its place in the plan.
             assert closes or taken.issuperset(range(decision.slot)), "the lowest free slot"
             taken.add(decision.slot)
@@ -491,7 +552,7 @@ def test_any_plan_refuses_only_at_the_limit_and_lets_its_first_start_get_on(
     assert not isinstance(decisions[0], LookAgain)
     for start, decision in zip(starts, decisions, strict=True):
         if isinstance(decision, Refuse):
-            assert len(active) >= start.limit
+            assert len(active) >= start.slots
             assert {stream.stream_id for stream in decision.streams} == set(active)
 
 
@@ -508,7 +569,7 @@ def test_take_overs_of_any_plan_end_each_stream_once_and_only_as_the_start_asks(
             assert active[victim] == decision.victim
             assert victim not in victims
             victims.add(victim)
-            assert len(active) <= start.limit
+            assert len(active) <= start.slots
             assert decision == _first_that_acts(active, start)
 
 
@@ -516,7 +577,7 @@ def _first_that_acts(active: dict[str, Stream], start: Start) -> TakeOver | None
     """What the choices of a start say, in plain words, were it alone."""
     streams = sorted(active.values(), key=lambda s: (s.started_at, s.slot))
     own = [s for s in streams if s.device_id is not None and s.device_id == start.device_id]
-    full = streams if len(streams) == start.limit else []
+    full = streams if len(streams) == start.slots else []
     for choice in start.replace:
         victims = {
             SAME_DEVICE: sorted(own, key=lambda s: s.expires_at),

@@ -221,6 +221,26 @@ async def test_a_device_that_comes_back_at_the_limit_gets_its_own_place_and_no_o
     assert len(await active(limiters[0], "s")) == 3
 
 
+async def test_starts_that_are_not_held_to_the_limit_race_with_others_that_are(
+    limiters: list[Limiter], race: Race
+) -> None:
+    # Each limiter has some of either kind.
+    starts = [Start("s", 3, enforced=n // 3 % 2 == 0) for n in range(24)]
+
+    admitted = await race(starts)
+
+    assert sorted(started.stream.slot for started in admitted) == list(range(len(admitted)))
+    assert 12 <= len(admitted) <= 15
+    # Those beyond the limit play on where it is enforced, and keep everybody else out.
+    for started in admitted:
+        await limiters[0].heartbeat("s", started.stream.stream_id)
+    assert await race([Start("s", 3) for _ in range(3)]) == []
+    for started in sorted(admitted, key=lambda started: started.stream.slot)[:-2]:
+        await limiters[1].stop("s", started.stream.stream_id)
+    assert len(await race([Start("s", 3) for _ in range(30)])) == 1
+    assert len(await active(limiters[0], "s")) == 3
+
+
 async def test_of_two_who_stop_all_in_one_batch_each_stream_is_told_to_one(
     limiters: list[Limiter], race: Race
 ) -> None:

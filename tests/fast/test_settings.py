@@ -18,6 +18,7 @@ DEFAULTS: dict[str, Any] = {
     "port": 3001,
     "mongo_url": "mongodb://127.0.0.1:27017",
     "mongo_db": "stream_service",
+    "enforce": True,
     "stream_limit": 3,
     "stream_ttl_seconds": 60,
     "stream_retention_seconds": 300,
@@ -50,6 +51,8 @@ VALID = [
     ("MONGO_DB", "a-B_9", "a-B_9"),
     ("STREAM_LIMIT", "1", 1),
     ("STREAM_LIMIT", "100", 100),
+    ("ENFORCE", "0", False),
+    ("ENFORCE", "1", True),
     ("STREAM_TTL_SECONDS", "1", 1),
     ("STREAM_TTL_SECONDS", "86400", 86_400),
     ("STREAM_RETENTION_SECONDS", "0", 0),
@@ -86,6 +89,7 @@ INVALID = [
     ("MONGO_URL", "mongodb://host/?tls=true&tlsCAFile=/no/such/file"),
     ("MONGO_DB", "a.b"),
     ("MONGO_DB", "a" * 64),
+    ("ENFORCE", "no"),
     ("STREAM_LIMIT", "0"),
     ("STREAM_LIMIT", "101"),
     ("STREAM_LIMIT", "3.0"),
@@ -357,11 +361,22 @@ def test_the_start_says_version_limit_lease_and_database_and_what_it_does_not_re
     assert serving["url"] == service.url
     assert serving["version"] == __version__
     assert serving["limit"] == 5
+    assert serving["enforced"] is True
     assert serving["lease_seconds"] == 90
     assert serving["database"].endswith(f"/{database}")
     [warning] = [line for line in service.events if line["level"] == "WARNING"]
     assert warning["event"] == "GATEWAY_TOKENS is not read: did you mean GATEWAY_TOKEN?"
     assert not any("s3cret" in line for line in service.log)
+
+
+def test_a_limit_that_is_not_enforced_is_warned_of_at_the_start(
+    mongo_url: str, database: str
+) -> None:
+    with Service(MONGO_URL=mongo_url, MONGO_DB=database, ENFORCE="0") as service:
+        serving = service.wait_for(lambda event: event["event"] == "serving")
+    assert serving["enforced"] is False
+    [warning] = [line for line in service.events if line["level"] == "WARNING"]
+    assert warning["event"] == "the limit is only counted, not enforced: ENFORCE is 0"
 
 
 def test_a_url_that_only_the_driver_refuses_ends_the_start_with_one_line() -> None:

@@ -108,7 +108,7 @@ class AnyCourseOfEvents(RuleBasedStateMachine):
     def note(self, started: Started, start: Start, victim: Watched | None) -> Watched:
         stream = started.stream
         before = self.active(start.session)
-        free = min(set(range(5)) - {held.slot for held in before})
+        free = min(set(range(100)) - {held.slot for held in before})
         assert stream.slot == (victim.slot if victim else free)
         assert not started.replay
         watched = Watched(
@@ -122,7 +122,7 @@ class AnyCourseOfEvents(RuleBasedStateMachine):
             start.device_id,
         )
         self.holders[start.session, stream.slot] = watched
-        assert started.active == len(self.active(start.session)) <= start.limit
+        assert started.active == len(self.active(start.session)) <= start.slots
         assert (stream.started_at, stream.expires_at) == (self.now, self.now + LEASE)
         return watched
 
@@ -134,6 +134,7 @@ class AnyCourseOfEvents(RuleBasedStateMachine):
         if isinstance(started, LimitReachedError):
             assert not replayed
             assert victim is None
+            assert start.enforced
             assert len(before) >= start.limit, "refused below the limit"
             listed = [stream.stream_id for stream in started.streams]
             assert listed == [held.stream_id for held in before]
@@ -141,9 +142,12 @@ class AnyCourseOfEvents(RuleBasedStateMachine):
             return multiple()
         if replayed:
             assert started.replay
+            assert started.spared is None
             assert started.stream.stream_id == replayed[0].stream_id
             assert started.active == len(before)
             return multiple()
+        beyond = victim is None and len(before) >= start.limit
+        assert (started.spared is not None) == beyond
         return self.note(started, start, victim)
 
     async def tried(self, process: int, start: Start) -> Started | LimitReachedError:
@@ -155,6 +159,25 @@ class AnyCourseOfEvents(RuleBasedStateMachine):
     @rule(target=streams, session=SESSIONS, limit=LIMITS, process=LIMITERS)
     def a_start(self, session: str, limit: int, process: int) -> Any:
         return self.start(process, Start(session, limit), None)
+
+    @rule(
+        target=streams,
+        session=SESSIONS,
+        limit=LIMITS,
+        replace=st.sampled_from([(), (OLDEST,), (STALEST,)]),
+        process=LIMITERS,
+    )
+    def a_start_whose_limit_is_not_enforced(
+        self, session: str, limit: int, replace: tuple[str, ...], process: int
+    ) -> Any:
+        return self.start(process, Start(session, limit, replace=replace, enforced=False), None)
+
+    @rule(target=streams, session=SESSIONS, limit=LIMITS, key=KEYS, process=LIMITERS)
+    def a_start_with_a_key_whose_limit_is_not_enforced(
+        self, session: str, limit: int, key: str, process: int
+    ) -> Any:
+        start = Start(session, limit, idempotency_key=key, enforced=False)
+        return self.start(process, start, None)
 
     @rule(target=streams, session=SESSIONS, limit=LIMITS, device=DEVICES, process=LIMITERS)
     def a_start_of_a_device(self, session: str, limit: int, device: str, process: int) -> Any:
