@@ -106,9 +106,12 @@ client/node_modules/.package-lock.json: client/package-lock.json
 	@touch $@
 
 $(VENV)/bin:
+	@command -v $(PYTHON) >/dev/null || { echo \
+		"There is no program $(PYTHON): PYTHON=... names a Python of 3.11 or newer" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo \
-		"stream-service needs Python 3.11 or newer; PYTHON=... make names one" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+		"stream-service needs Python 3.11 or newer, and $$($(PYTHON) --version 2>&1) is not:" \
+		"PYTHON=... names another" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 # One environment for all: what is installed later adds to what is there.
 $(VENV)/.serve-tracing: | $(VENV)/.serve

@@ -19,6 +19,13 @@ venv=$(node -p "require('./deploy/venv.js').venvName()")
 make --no-print-directory install VENV="$venv"
 node deploy/rehearse.js "$environment"
 pm2 startOrReload ecosystem.config.js --env "$environment"
+# What is saved holds MONGO_URL, the tokens and the key. pm2 keeps the mode of a file that is there.
+umask 077
+for dump in "${PM2_HOME:-$HOME/.pm2}"/dump.pm2*; do
+    if [ -f "$dump" ]; then
+        chmod 600 "$dump"
+    fi
+done
 pm2 save
 
 # The two before this one stay, for a revert.

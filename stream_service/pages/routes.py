@@ -6,7 +6,7 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from stream_service import __version__
@@ -53,10 +53,17 @@ def page_routes(settings: Settings) -> list[web.RouteDef]:
         web.get("/static/{file}", asset),
         web.get("/metrics", _metrics),
     ]
+    pages = ["/docs", "/console"] if settings.console else ["/docs"]
+    routes = [*routes, *(web.get(f"{page}/", _without_slash) for page in pages)]
     if settings.console:
         console = static_file(_STATIC / "console.html", NOT_KEPT)
         routes += [web.get("/console", console.answer), web.get("/console/state", _state)]
     return routes
+
+
+async def _without_slash(request: web.Request) -> web.Response:
+    """The page is without the slash at its end, and names what it loads relative to that."""
+    return web.Response(status=308, headers={hdrs.LOCATION: f"..{request.path.rstrip('/')}"})
 
 
 async def _metrics(request: web.Request) -> web.Response:

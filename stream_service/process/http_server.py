@@ -16,6 +16,7 @@ import logging
 import socket
 import sys
 from contextlib import asynccontextmanager
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -23,6 +24,7 @@ from aiohttp import web
 from stream_service.api.inputs import BODY_DEADLINE_SECONDS, MAX_BODY_BYTES
 from stream_service.api.problems import Problem, framework_problem, internal_error
 from stream_service.process.leftovers import throw_away
+from stream_service.telemetry.request_log import REQUEST_ID_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -77,7 +79,6 @@ class Connection(web.RequestHandler):
                 "among them, hold no control characters and are not over-long.",
             )
         else:
-            log.error("unforeseen error", exc_info=exc)
             problem = internal_error()
         if request.writer.output_size > 0:
             raise ConnectionError("the answer is under way already")
@@ -114,10 +115,16 @@ class HttpServer(web.Server):
 
 def _past_the_middlewares(problem: Problem, error: BaseException | None) -> web.Response:
     """An answer that no middleware sees, with what they would have done for it."""
+    # Nothing of what was sent can be taken for an id.
+    request_id = token_hex(8)
+    about = {"status": problem.status, "error": type(error).__name__, "request_id": request_id}
     if problem.status < 500:  # noqa: PLR2004
-        log.info("bad request", extra={"status": problem.status, "error": type(error).__name__})
+        log.info("bad request", extra=about)
+    else:
+        log.error("unforeseen error", extra=about, exc_info=error)
     response = problem.response()
     response.headers["Cache-Control"] = "no-store"
+    response.headers[REQUEST_ID_HEADER] = request_id
     return response
 
 

@@ -97,6 +97,7 @@ def shared_listener(directory: Path, host: str, port: int) -> SharedListener:
             did not answer within `ANSWER_SECONDS`.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _only_ours(directory)
     path = directory / f"{host}-{port}.sock"
     with _alone(path.with_suffix(".lock")):
         shared = _ask(path)
@@ -105,6 +106,15 @@ def shared_listener(directory: Path, host: str, port: int) -> SharedListener:
             path.unlink(missing_ok=True)
             shared = SharedListener(_bind(host, port), _open_door(path))
         return shared
+
+
+def _only_ours(directory: Path) -> None:
+    """Raise `PermissionError` if others may enter: they could take the socket, or give theirs."""
+    status = directory.stat()
+    if status.st_uid != os.geteuid():
+        raise PermissionError(0, f"it belongs to another user ({status.st_uid})")
+    if status.st_mode & 0o077:
+        raise PermissionError(0, f"others may enter it: chmod 700 {directory}")
 
 
 @contextmanager

@@ -8,7 +8,19 @@ import logging
 import signal
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from errno import EADDRINUSE
 from ipaddress import ip_address
+from socket import (
+    AF_INET6,
+    AI_PASSIVE,
+    IPPROTO_IPV6,
+    IPV6_V6ONLY,
+    SO_REUSEADDR,
+    SOCK_STREAM,
+    SOL_SOCKET,
+    getaddrinfo,
+    socket,
+)
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -39,9 +51,14 @@ GRACE_SECONDS = 5.0
 """How long requests that are being answered may still take after a signal to stop."""
 
 _TRY_IT = """\
-Serving on {url}, streams in {directory}. Ctrl-C stops it. In another terminal, four times:
-    curl -i -H 'Session-Id: me' {url}/watch      # 200, 200, 200, then 401: too many streams
-    curl -s -H 'Session-Id: me' {url}/streams    # what is playing"""
+Serving on {url}, streams in {directory}. Ctrl-C stops it. In another terminal, {more} times:
+    curl -i -H 'Session-Id: me' {url}/watch      # 200 {limit} times, then 401: too many streams
+    curl -s -H 'Session-Id: me' {url}/streams    # what is playing
+In a browser:
+    {url}/docs       # every request, to try"""
+
+_CONSOLE = """
+    {url}/console    # what happens now"""
 
 
 class CannotServeError(Exception):
@@ -73,6 +90,7 @@ async def serve(settings: Settings, *, embedded_in: Path | None = None) -> int:
     async with AsyncExitStack() as stack:
         database: EmbeddedDatabase | None = None
         if embedded_in is not None:
+            _refuse_a_taken_port(settings)
             database = await _unless_stopped(stack, embedded_in, stopped)
             if database is None:
                 return 0
@@ -88,7 +106,11 @@ async def serve(settings: Settings, *, embedded_in: Path | None = None) -> int:
         }
         log.info("serving", extra={"url": url} | about)
         if embedded_in is not None:
-            print(_TRY_IT.format(url=url, directory=embedded_in), flush=True)  # noqa: T201
+            text = _TRY_IT + _CONSOLE if settings.console else _TRY_IT
+            limit = settings.stream_limit
+            print(  # noqa: T201
+                text.format(url=url, directory=embedded_in, limit=limit, more=limit + 1), flush=True
+            )
         await stopped.wait()
         if database is not None and database.exited.done():
             log.critical("embedded database ended", extra={"status": database.exited.result()})
@@ -110,6 +132,38 @@ async def _unless_stopped(
         await asyncio.wait((starting,))
         return None
     return starting.result()
+
+
+def _refuse_a_taken_port(settings: Settings) -> None:
+    """Raise `CannotServeError` if another process listens there.
+
+    Found out before the embedded database is started: a second service on the same directory would
+    be told of that directory, and not of the port.
+    """
+    if settings.reuse_port or settings.listener_dir is not None or settings.port == 0:
+        return
+    try:
+        addresses = getaddrinfo(settings.host, settings.port, type=SOCK_STREAM, flags=AI_PASSIVE)
+        for family, _, _, _, address in addresses:
+            with socket(family) as probe:
+                probe.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+                if family == AF_INET6:
+                    probe.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, 1)
+                probe.bind(address)
+    except OSError as error:
+        raise _cannot_serve(settings, error) from None
+
+
+def _cannot_serve(settings: Settings, error: OSError) -> CannotServeError:
+    if settings.listener_dir is not None:
+        where = f"LISTENER_DIR {settings.listener_dir}"
+    else:
+        where = f"HOST {settings.host}, PORT {settings.port}"
+    if error.errno == EADDRINUSE:
+        why = "address already in use. Is the service running already? PORT=... takes another port"
+    else:
+        why = error.strerror or str(error)
+    return CannotServeError(f"{where}: {why}")
 
 
 def _only_this_machine(runner: web.BaseRunner) -> bool:
@@ -171,6 +225,5 @@ async def _start_site(
             site = web.SockSite(runner, shared.listener, backlog=BACKLOG)
         await site.start()
     except OSError as error:
-        where = f"LISTENER_DIR {directory}" if directory else f"HOST {host}, PORT {port}"
-        raise CannotServeError(f"{where}: {error.strerror or error}") from None
+        raise _cannot_serve(settings, error) from None
     return site, shared

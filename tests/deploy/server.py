@@ -147,6 +147,11 @@ class Server:
         }
 
     @property
+    def dump(self) -> Path:
+        """What pm2 starts with the machine, environments and all."""
+        return self.folder / "remote" / ".pm2" / "dump.pm2"
+
+    @property
     def log(self) -> Path:
         """The log of both instances."""
         return self.folder / "remote" / ".pm2" / "logs" / "stream-service.log"

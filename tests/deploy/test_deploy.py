@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import stat
 import time
 from http.client import HTTPConnection
 from typing import TYPE_CHECKING, Any
@@ -56,10 +57,24 @@ def test_a_deployment_names_the_variables_that_are_missing(server: Server) -> No
 
 def test_the_two_commands_of_the_first_version_deploy_the_service(server: Server) -> None:
     server.run(*SETUP)
+    # As pm2 has always left it.
+    server.dump.parent.mkdir(exist_ok=True)
+    server.dump.write_text("[]")
+    server.dump.chmod(0o644)
     began = time.monotonic()
     server.run(*UPDATE)
     print(f"\n  first deployment, virtual environment and all: {time.monotonic() - began:.0f} s")
     assert [status for _, status in server.instances()] == ["online", "online"]
+
+
+def test_what_pm2_saves_with_the_secrets_of_the_environment_is_read_by_its_user_alone(
+    server: Server,
+) -> None:
+    assert "MONGO_URL" in server.dump.read_text()
+    saved = list(server.dump.parent.glob("dump.pm2*"))
+    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in saved} == {
+        path.name: 0o600 for path in saved
+    }
 
 
 def test_the_deployed_service_keeps_the_promises_of_the_api(server: Server) -> None:

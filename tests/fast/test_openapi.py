@@ -70,6 +70,7 @@ SEVERAL_DETAILS = {
     "playback-refused",
     "unavailable",
 }
+PAGES = {"/docs", "/console"}
 FILE = Path(stream_service.__file__).parent / "api" / "openapi.yaml"
 LIMITS = {"pattern", "const"} | {
     f"{bound}{what}"
@@ -348,6 +349,8 @@ async def test_routes_and_documented_operations_are_the_same(
         for route in router.routes()
         if route.resource is not None and route.method != "HEAD"
     }
+    # With a slash at its end a page only leads to itself.
+    routes -= {("get", f"{page}/") for page in PAGES}
     assert routes == {(one.method, one.path) for one in service.operations.values()}
 
 
@@ -596,9 +599,10 @@ async def test_other_methods_and_paths_are_problems_of_the_documented_shape(
             if method != "head":
                 body = await response.json(content_type=CONTENT_TYPE)
                 judge.validate({"$ref": "#/components/schemas/MethodNotAllowedProblem"}, body)
-        response = await service.client.get(path + "/", headers=SESSION)
-        body = await response.json(content_type=CONTENT_TYPE)
-        judge.validate({"$ref": "#/components/schemas/NotFoundProblem"}, body)
+        if template not in PAGES:
+            response = await service.client.get(path + "/", headers=SESSION)
+            body = await response.json(content_type=CONTENT_TYPE)
+            judge.validate({"$ref": "#/components/schemas/NotFoundProblem"}, body)
 
 
 async def test_the_document_is_served_and_names_the_version(

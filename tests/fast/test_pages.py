@@ -23,7 +23,16 @@ if TYPE_CHECKING:
 
     from stream_service.store import MongoStore
 
-PAGES = ("/docs", "/console", "/console/state", "/metrics", "/client.js", "/openapi.json")
+PAGES = (
+    "/docs",
+    "/docs/",
+    "/console",
+    "/console/",
+    "/console/state",
+    "/metrics",
+    "/client.js",
+    "/openapi.json",
+)
 
 
 @pytest.mark.parametrize("path", [*PAGES, "/static/console.js"])
@@ -44,6 +53,19 @@ async def test_the_console_can_be_left_out(
     assert (await client.get("/console/state")).status == 404
     assert (await client.get("/docs")).status == 200
     assert "/console" not in (await (await client.get("/openapi.json")).json())["paths"]
+
+
+@pytest.mark.parametrize("path", ["/docs", "/console"])
+async def test_a_page_is_found_with_a_slash_at_its_end_too(
+    aiohttp_client: AiohttpClient, double_store: MongoStore, path: str
+) -> None:
+    client = await aiohttp_client(create_app(Settings(), store=double_store))
+    response = await client.get(f"{path}/")
+    assert response.status == 200
+    assert response.url.path == path
+    # Relative, since a proxy may serve it all under a prefix.
+    [redirected] = response.history
+    assert redirected.headers["Location"] == f"..{path}"
 
 
 def test_the_console_is_there_by_default_and_takes_no_other_word() -> None:

@@ -38,6 +38,7 @@ def _refused(service: Service, request: bytes, status: int) -> Any:
     assert answered == status, body
     assert headers["content-type"] == PROBLEM
     assert headers["cache-control"] == "no-store"
+    assert headers["x-request-id"]
     assert body["status"] == status
     assert {"type", "title", "detail"} <= set(body)
     return body
@@ -75,7 +76,13 @@ def test_a_line_break_in_a_session_begins_another_header_and_nothing_else(
     ],
 )
 def test_what_is_not_http_is_refused_as_a_problem(service: Service, request_line: bytes) -> None:
-    _refused(service, request_line + b"\r\nHost: x\r\nSession-Id: raw\r\n\r\n", 400)
+    request = request_line + b"\r\nHost: x\r\nSession-Id: raw\r\nX-Request-Id: mine\r\n\r\n"
+    answered, headers, _ = service.exchange(request)
+    assert answered == 400
+    # By it the line in the log is found.
+    logged = service.wait_for(lambda e: e.get("request_id") == headers["x-request-id"])
+    assert (logged["event"], logged["status"]) == ("bad request", 400)
+    _refused(service, request, 400)
     assert _playing(service, "raw") == []
 
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -55,9 +56,11 @@ def test_the_curl_walk_of_the_first_version_and_its_streams_survive_a_restart(
         service.signal(signal.SIGTERM)
         assert service.status() == 0
         assert not is_running(database)
-    assert len(service.output) == 3
-    assert service.url in service.output[0]
-    assert "curl" in service.output[1]
+    said = "\n".join(service.output)
+    assert f"Serving on {service.url}, streams in {tmp_path}." in said
+    assert f"curl -i -H 'Session-Id: me' {service.url}/watch      # 200 3 times, then 401" in said
+    assert f"{service.url}/docs " in said
+    assert f"{service.url}/console " in said
 
     with _embedded(tmp_path) as again:
         assert again.ask("GET", "/streams", SESSION) == (200, before)
@@ -74,6 +77,20 @@ def test_the_curl_walk_of_the_first_version_and_its_streams_survive_a_restart(
         again.signal(signal.SIGINT)
         assert again.status() == 0
         assert not is_running(database)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_second_service_on_the_same_port_is_told_of_the_port_not_of_the_directory(
+    tmp_path: Path, host: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        arguments = ("--embedded", "--data-dir", str(tmp_path))
+        with Service(*arguments, HOST=host, PORT=port) as second:
+            assert second.status() == 1
+    [line] = second.log
+    assert line.startswith(f"stream-service: HOST {host}, PORT {port}: address already in use.")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_database_that_ends_first_ends_the_service_which_says_so(tmp_path: Path) -> None:

@@ -234,6 +234,23 @@ async def test_nobody_else_can_ask_for_the_socket(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "made").stat().st_mode) == 0o700
 
 
+@pytest.mark.parametrize("mode", [0o777, 0o750, 0o701, 0o1777])
+def test_a_directory_that_others_may_enter_is_refused(tmp_path: Path, mode: int) -> None:
+    directory = tmp_path / "made"
+    directory.mkdir()
+    directory.chmod(mode)
+    with pytest.raises(PermissionError, match=f"others may enter it: chmod 700 {directory}"):
+        shared_listener(directory, "127.0.0.1", 0)
+    assert list(directory.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a directory away")
+def test_a_directory_of_another_user_is_refused(tmp_path: Path) -> None:
+    os.chown(tmp_path, 65534, -1)
+    with pytest.raises(PermissionError, match="belongs to another user"):
+        shared_listener(tmp_path, "127.0.0.1", 0)
+
+
 async def test_a_directory_that_cannot_be_used_ends_the_start_with_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     process = await asyncio.create_subprocess_exec(

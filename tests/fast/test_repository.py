@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -135,3 +136,47 @@ def test_the_distribution_is_not_called_as_one_of_somebody_else() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["name"] != "stream-service"
     assert list(project["scripts"]) == ["stream-service"]
+
+
+def _make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: text for name, text in os.environ.items() if not name.startswith("MAKE")}
+    return subprocess.run(
+        ["make", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_make_says_of_a_python_that_is_not_there_that_it_is_not_there(tmp_path: Path) -> None:
+    done = _make(f"VENV={tmp_path}/venv", "PYTHON=python9", "run")
+    assert done.returncode != 0
+    assert "There is no program python9" in done.stderr
+    assert "needs Python 3.11" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_make_says_of_a_python_that_is_too_old_which_it_is(tmp_path: Path) -> None:
+    old = tmp_path / "old-python"
+    old.write_text(
+        "#!/bin/sh\n"
+        'if [ "$1" = --version ]; then echo Python 3.9.18; exit; fi\n'
+        'exec python3 -c "import sys; sys.version_info = (3, 9, 18); $2"\n'
+    )
+    old.chmod(0o755)
+    done = _make(f"VENV={tmp_path}/venv", f"PYTHON={old}", "run")
+    assert done.returncode != 0
+    assert "needs Python 3.11 or newer, and Python 3.9.18 is not" in done.stderr
+    assert not (tmp_path / "venv").exists()
+
+
+def test_make_leaves_no_half_made_environment_behind(tmp_path: Path) -> None:
+    # As where Debian's package python3-venv is missing.
+    broken = tmp_path / "broken-python"
+    broken.write_text(
+        "#!/bin/sh\n"
+        'if [ "$1" = -c ]; then exit 0; fi\n'
+        'mkdir -p "$3/bin"; echo "ensurepip is not available" >&2; exit 1\n'
+    )
+    broken.chmod(0o755)
+    done = _make(f"VENV={tmp_path}/venv", f"PYTHON={broken}", "run")
+    assert done.returncode != 0
+    assert "ensurepip is not available" in done.stderr
+    assert not (tmp_path / "venv").exists()

@@ -392,5 +392,4 @@ def test_a_port_in_use_ends_the_start_with_one_line(mongo_url: str, database: st
         with Service(MONGO_URL=mongo_url, MONGO_DB=database, PORT=port) as service:
             assert service.status() == 1
     [line] = service.log
-    assert line.startswith(f"stream-service: HOST 127.0.0.1, PORT {port}: ")
-    assert line.endswith("address already in use")
+    assert line.startswith(f"stream-service: HOST 127.0.0.1, PORT {port}: address already in use.")
