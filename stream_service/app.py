@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
@@ -10,6 +13,7 @@ from aiohttp import hdrs, web
 from stream_service.api import handlers
 from stream_service.api.access import token_required
 from stream_service.api.digests import Digests
+from stream_service.api.handlers import store_answers
 from stream_service.api.inputs import KEY_HEADER, SESSION_HEADER, uncompressed_only
 from stream_service.api.playback import TOKEN_HEADER, URI_HEADER, playback_routes
 from stream_service.api.problems import problems
@@ -18,7 +22,8 @@ from stream_service.limiter import Limiter
 from stream_service.pages.routes import page_routes
 from stream_service.store import MongoStore
 from stream_service.streams import utc_now
-from stream_service.telemetry.keys import METRICS, OUTAGES, RECENT, SAMPLER
+from stream_service.telemetry.history import History
+from stream_service.telemetry.keys import HISTORY, METRICS, OUTAGES, RECENT, SAMPLER
 from stream_service.telemetry.metrics import Metrics, Sampler
 from stream_service.telemetry.outages import Outages
 from stream_service.telemetry.recent_problems import RecentProblems
@@ -87,7 +92,10 @@ def create_app(
     lease = timedelta(seconds=settings.stream_ttl_seconds)
     app[LIMITER] = limiter = Limiter(store, lease=lease, clock=clock, observer=metrics)
     app[OUTAGES] = Outages(limiter.ping, settings.database)
-    app[SAMPLER] = Sampler(store, metrics, lease=lease, clock=clock)
+    app[SAMPLER] = sampler = Sampler(store, metrics, lease=lease, clock=clock)
+    app[HISTORY] = History(metrics.collect, partial(store_answers, limiter), sampler.active, clock)
+    if settings.console:
+        app.cleanup_ctx.append(_keeping_history)
     app.add_routes(
         [
             # Routes are tried in this order, and nearly all requests are heartbeats.
@@ -121,6 +129,14 @@ def _playback_tokens(settings: Settings, clock: Clock) -> PlaybackTokens | None:
 async def _closing_store(app: web.Application) -> AsyncIterator[None]:
     yield
     app[STORE].close()
+
+
+async def _keeping_history(app: web.Application) -> AsyncIterator[None]:
+    keeping = asyncio.create_task(app[HISTORY].keep())
+    yield
+    keeping.cancel()
+    with suppress(asyncio.CancelledError):
+        await keeping
 
 
 async def _finishing(app: web.Application) -> AsyncIterator[None]:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from stream_service import __version__
-from stream_service.api.handlers import store_answers
 from stream_service.api.openapi import openapi_document
-from stream_service.api.representation import encode, json_response, timestamp
-from stream_service.keys import LIMITER, SETTINGS
+from stream_service.api.representation import encode
+from stream_service.pages.console_state import console_state
 from stream_service.pages.files import FOR_AN_HOUR, NOT_KEPT, static_file
-from stream_service.streams import utc_now
-from stream_service.telemetry.keys import METRICS, RECENT, SAMPLER
+from stream_service.telemetry.keys import METRICS, SAMPLER
 
 if TYPE_CHECKING:
     from stream_service.settings import Settings
@@ -25,9 +21,6 @@ _STATIC = Path(__file__).parent / "static"
 ASSETS = frozenset(
     path.name for path in _STATIC.iterdir() if path.suffix in {".css", ".js", ".svg"}
 )
-
-_PROCESS = secrets.token_hex(4)
-"""Tells the console whose figures it sees, where several processes share a port."""
 
 
 def page_routes(settings: Settings) -> list[web.RouteDef]:
@@ -57,7 +50,7 @@ def page_routes(settings: Settings) -> list[web.RouteDef]:
     routes = [*routes, *(web.get(f"{page}/", _without_slash) for page in pages)]
     if settings.console:
         console = static_file(_STATIC / "console.html", NOT_KEPT)
-        routes += [web.get("/console", console.answer), web.get("/console/state", _state)]
+        routes += [web.get("/console", console.answer), web.get("/console/state", console_state)]
     return routes
 
 
@@ -70,42 +63,3 @@ async def _metrics(request: web.Request) -> web.Response:
     await request.app[SAMPLER].sample()
     body = generate_latest(request.app[METRICS].registry())
     return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-
-async def _state(request: web.Request) -> web.Response:
-    """What the console shows: counts, and never a session."""
-    app = request.app
-    await app[SAMPLER].sample()
-    figures: dict[str, dict[str, float]] = {"starts": {}, "heartbeats": {}, "ends": {}}
-    streams: dict[str, float | None] = {"active": None, "silent": None}
-    for metric in app[METRICS].collect():
-        name = metric.name.removeprefix("stream_service_")
-        for sample in metric.samples:
-            if name in figures and sample.name.endswith("_total"):
-                [label] = sample.labels.values()
-                figures[name][label] = sample.value
-            elif name.removesuffix("_streams") in streams and sample.value == sample.value:
-                streams[name.removesuffix("_streams")] = sample.value
-    return json_response(
-        {
-            "version": __version__,
-            "limit": app[SETTINGS].stream_limit,
-            "lease_seconds": app[SETTINGS].stream_ttl_seconds,
-            "process": _PROCESS,
-            "now": timestamp(utc_now()),
-            "store": "UP" if await store_answers(app[LIMITER]) else "DOWN",
-            **streams,
-            **figures,
-            "problems": [
-                {
-                    "status": problem.status,
-                    "kind": problem.kind,
-                    "method": problem.method,
-                    "route": problem.route,
-                    "count": problem.count,
-                    "last": timestamp(problem.last),
-                }
-                for problem in app[RECENT].last()
-            ],
-        }
-    )

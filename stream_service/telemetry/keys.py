@@ -2,6 +2,7 @@
 
 from aiohttp import web
 
+from stream_service.telemetry.history import History
 from stream_service.telemetry.metrics import Metrics, Sampler
 from stream_service.telemetry.outages import Outages
 from stream_service.telemetry.recent_problems import RecentProblems
@@ -10,3 +11,4 @@ METRICS = web.AppKey("metrics", Metrics)
 SAMPLER = web.AppKey("sampler", Sampler)
 OUTAGES = web.AppKey("outages", Outages)
 RECENT = web.AppKey("recent", RecentProblems)
+HISTORY = web.AppKey("history", History)

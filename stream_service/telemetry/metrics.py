@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 SAMPLE_SECONDS = 5.0
 """How long a count of the active streams is good for: the database is asked no more often."""
 
+FRESH_SECONDS = 30.0
+"""How old a count may be to be drawn as of now."""
+
 SAMPLE_COST = 20
 """Nor more often than this many times what a count takes, so that it costs 5 % of its time."""
 
@@ -267,6 +270,12 @@ class Sampler:
         self._lease = lease
         self._clock = clock
         self._good_until = float("-inf")
+        self._counted_at = float("-inf")
+        self._active: float | None = None
+
+    def active(self) -> float | None:
+        """The active streams, if somebody had them counted in the last `FRESH_SECONDS`."""
+        return self._active if monotonic() - self._counted_at <= FRESH_SECONDS else None
 
     async def sample(self) -> None:
         """Set the gauges, unless they were set a moment ago."""
@@ -282,9 +291,11 @@ class Sampler:
         except StoreUnavailableError:
             self._metrics.active.set(float("nan"))
             self._metrics.silent.set(float("nan"))
+            self._active = None
             return
         finally:
             took = monotonic() - began
             self._good_until = monotonic() + max(SAMPLE_SECONDS, SAMPLE_COST * took)
+        self._active, self._counted_at = active, monotonic()
         self._metrics.active.set(active)
         self._metrics.silent.set(max(0, active - beating))

@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 from aiohttp import ClientSession, web
-from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Page,
+    Playwright,
+    expect,
+    sync_playwright,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +32,9 @@ if TYPE_CHECKING:
 SCREENSHOTS = Path(__file__).parent.parent.parent / ".e2e"
 PLAYER = Path(__file__).with_name("player.html")
 COOKIE = "login"
+
+# Generous: it is only waited for when something is broken, or when the machine is busy.
+expect.set_options(timeout=40_000)
 
 ARGUMENTS = [
     *("--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),

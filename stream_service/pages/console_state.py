@@ -1,0 +1,66 @@
+"""What the console shows: counts and kinds, and never an account."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from typing import TYPE_CHECKING
+
+from stream_service import __version__
+from stream_service.api.representation import json_response, timestamp
+from stream_service.keys import SETTINGS
+from stream_service.streams import utc_now
+from stream_service.telemetry.history import INTERVAL_SECONDS, WINDOW_SECONDS
+from stream_service.telemetry.keys import HISTORY, METRICS, RECENT, SAMPLER
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+_PROCESS = secrets.token_hex(4)
+"""Tells the console whose figures it sees, where several processes share a port."""
+
+_STARTED_AT = utc_now()
+
+
+async def console_state(request: web.Request) -> web.Response:
+    """`GET /console/state`: the figures of now and of the last 15 minutes."""
+    app = request.app
+    await app[SAMPLER].sample()
+    figures: dict[str, dict[str, float]] = {"starts": {}, "heartbeats": {}, "ends": {}}
+    streams: dict[str, float | None] = {"active": None, "silent": None}
+    for metric in app[METRICS].collect():
+        name = metric.name.removeprefix("stream_service_")
+        for sample in metric.samples:
+            if name in figures and sample.name.endswith("_total"):
+                [label] = sample.labels.values()
+                figures[name][label] = sample.value
+            elif name.removesuffix("_streams") in streams and sample.value == sample.value:
+                streams[name.removesuffix("_streams")] = sample.value
+    history = app[HISTORY].columns()
+    history["at"] = [timestamp(at) for at in history["at"]]
+    answers = await app[HISTORY].ask_database()
+    since = app[HISTORY].unreachable_since
+    return json_response(
+        {
+            "version": __version__,
+            "process": _PROCESS,
+            "started_at": timestamp(_STARTED_AT),
+            "scope": "directory" if "PROMETHEUS_MULTIPROC_DIR" in os.environ else "process",
+            "now": timestamp(utc_now()),
+            "limit": app[SETTINGS].stream_limit,
+            "lease_seconds": app[SETTINGS].stream_ttl_seconds,
+            "database": "UP" if answers else "DOWN",
+            "unreachable_since": None if since is None else timestamp(since),
+            **streams,
+            **figures,
+            "history": {
+                "interval_seconds": INTERVAL_SECONDS,
+                "window_seconds": WINDOW_SECONDS,
+                **history,
+            },
+            "problems": [
+                {**problem._asdict(), "last": timestamp(problem.last)}
+                for problem in app[RECENT].of_the_last_hour()
+            ],
+        }
+    )

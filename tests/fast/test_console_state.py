@@ -1,0 +1,180 @@
+"""What the console is told: what is known, by how bad it is, and nothing that is not known."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from stream_service.app import create_app
+from stream_service.keys import LIMITER
+from stream_service.settings import Settings
+from stream_service.streams import StoreUnavailableError, utc_now
+from stream_service.telemetry import history as history_module
+from stream_service.telemetry.history import quantile
+from stream_service.telemetry.keys import HISTORY
+from stream_service.telemetry.recent_problems import SHOWN, RecentProblems
+from tests.support.http_api import Clock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aiohttp import web
+    from aiohttp.test_utils import TestClient
+    from pytest_aiohttp.plugin import AiohttpClient
+
+    from stream_service.store import MongoStore
+
+    Client = TestClient[web.Request, web.Application]
+
+VIEWER = {"Session-Id": "viewer"}
+
+
+@pytest.fixture
+async def client(
+    aiohttp_client: AiohttpClient, double_store: MongoStore, monkeypatch: pytest.MonkeyPatch
+) -> Client:
+    """A service whose history has an entry for every twentieth of a second."""
+    monkeypatch.setattr(history_module, "INTERVAL_SECONDS", 0.05)
+    return await aiohttp_client(create_app(Settings(), store=double_store))
+
+
+async def state_when(
+    client: Client, wanted: Callable[[dict[str, Any]], bool], seconds: float = 40
+) -> dict[str, Any]:
+    """The first state that is wanted."""
+    async with asyncio.timeout(seconds):
+        while True:
+            state: dict[str, Any] = await (await client.get("/console/state")).json()
+            if wanted(state):
+                return state
+            await asyncio.sleep(0.01)
+
+
+async def test_the_history_tells_what_happened_in_each_interval(client: Client) -> None:
+    for _ in range(4):
+        response = await client.post("/streams", headers=VIEWER)
+    stream_id = (await response.json())["streams"][0]["stream_id"]
+    await client.post(f"/streams/{stream_id}/heartbeat", headers=VIEWER)
+    state = await state_when(client, lambda state: any(state["history"]["heartbeats"]))
+    history = state["history"]
+    assert {len(column) for column in history.values() if isinstance(column, list)} == {
+        len(history["at"])
+    }
+    assert history["at"] == sorted(history["at"])
+    assert any(history["starts"])
+    assert max(ratio for ratio in history["refusal_ratio"] if ratio is not None) > 0
+    [p50, p99] = [max(value or 0 for value in history[name]) for name in ("p50", "p99")]
+    assert 0 < p50 <= p99
+    assert max(size or 0 for size in history["batch_size"]) >= 1
+    assert max(wait or 0 for wait in history["database_wait"]) > 0
+    assert not any(history["errors"])
+    assert all(history["database"])
+
+
+async def test_what_is_not_known_is_null_and_not_zero(client: Client) -> None:
+    state = await state_when(client, lambda state: len(state["history"]["at"]) > 2)
+    history = state["history"]
+    for name in ("refusal_ratio", "p50", "p99", "database_wait", "batch_size"):
+        assert set(history[name]) == {None}
+    assert history["starts"][-1] == 0
+    client.app[LIMITER]._store = Away()  # type: ignore[assignment]  # noqa: SLF001
+    state = await state_when(client, lambda state: state["history"]["database"][-1] is False)
+    assert state["database"] == "DOWN"
+
+
+async def test_the_database_is_unreachable_since_its_first_silence(client: Client) -> None:
+    limiter = client.app[LIMITER]
+    store = limiter._store  # noqa: SLF001
+    limiter._store = Away()  # type: ignore[assignment]  # noqa: SLF001
+    first = await state_when(client, lambda state: state["database"] == "DOWN")
+    assert first["unreachable_since"] <= first["now"]
+    count = len(first["history"]["at"])
+    later = await state_when(client, lambda state: len(state["history"]["at"]) > count)
+    assert later["unreachable_since"] == first["unreachable_since"]
+    limiter._store = store  # noqa: SLF001
+    again = await state_when(client, lambda state: state["database"] == "UP")
+    assert again["unreachable_since"] is None
+
+
+class Away:
+    """A database that gives no answer."""
+
+    async def ping(self) -> None:
+        raise StoreUnavailableError("away")
+
+
+async def test_a_service_without_console_keeps_no_history(
+    aiohttp_client: AiohttpClient, double_store: MongoStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history_module, "INTERVAL_SECONDS", 0.01)
+    client = await aiohttp_client(create_app(Settings(console=False), store=double_store))
+    await asyncio.sleep(0.1)
+    assert client.app[HISTORY].columns()["at"] == []
+
+
+def test_quantiles_are_estimated_within_the_bucket_where_they_lie() -> None:
+    buckets = {0.001: 0.0, 0.01: 50.0, 0.1: 99.0, float("inf"): 100.0}
+    assert quantile(buckets, 0.25) == pytest.approx(0.0055)
+    assert quantile(buckets, 0.5) == pytest.approx(0.01)
+    assert quantile(buckets, 0.99) == pytest.approx(0.1)
+    # Beyond the last bound no more is known than that bound.
+    assert quantile(buckets, 1.0) == pytest.approx(0.1)
+    assert quantile(dict.fromkeys(buckets, 0.0), 0.5) is None
+    assert quantile({}, 0.5) is None
+
+
+def test_a_refusal_never_stands_above_a_fault() -> None:
+    clock = Clock()
+    recent = RecentProblems(clock)
+    for status, kind in (
+        (500, "internal-error"),
+        (503, "unavailable"),
+        (400, "invalid-request"),
+        (409, "limit-reached"),
+    ):
+        recent.add(status, kind, "POST", "/streams")
+        clock.move_on(1)
+    problems = [(problem.severity, problem.kind) for problem in recent.of_the_last_hour()]
+    assert problems == [
+        ("fault", "unavailable"),
+        ("fault", "internal-error"),
+        ("client error", "invalid-request"),
+        ("normal", "limit-reached"),
+    ]
+
+
+def test_problems_are_counted_in_the_last_minute_and_the_last_hour() -> None:
+    clock = Clock()
+    recent = RecentProblems(clock)
+    for seconds in (0, 1, 1790, 1790):
+        clock.move_on(seconds)
+        recent.add(503, "unavailable", "POST", "/streams")
+    [problem] = recent.of_the_last_hour()
+    assert (problem.last_minute, problem.last_hour) == (1, 4)
+    clock.move_on(61)
+    [problem] = recent.of_the_last_hour()
+    assert (problem.last_minute, problem.last_hour) == (0, 2)
+    clock.move_on(3600)
+    assert recent.of_the_last_hour() == []
+
+
+def test_of_many_kinds_the_latest_are_shown() -> None:
+    clock = Clock()
+    recent = RecentProblems(clock)
+    for number in range(2 * SHOWN):
+        recent.add(404, f"kind-{number}", "GET", "/streams")
+        clock.move_on(0.001)
+    shown = recent.of_the_last_hour()
+    assert len(shown) == SHOWN
+    assert shown[0].kind == f"kind-{2 * SHOWN - 1}"
+
+
+def test_of_a_request_that_no_route_took_not_even_the_method_is_kept() -> None:
+    recent = RecentProblems(utc_now)
+    recent.add(404, "not-found", "CHOSEN", None)
+    [problem] = recent.of_the_last_hour()
+    assert problem.method is None
+    assert utc_now() - problem.last < timedelta(minutes=1)
