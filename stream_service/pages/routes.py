@@ -11,7 +11,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from stream_service.api.openapi import openapi_document
 from stream_service.api.representation import encode
 from stream_service.pages.console_state import console_state
+from stream_service.pages.docs_page import docs_routes
 from stream_service.pages.files import FOR_AN_HOUR, NOT_KEPT, static_file
+from stream_service.pages.landing import landing
 from stream_service.telemetry.keys import METRICS, SAMPLER
 
 if TYPE_CHECKING:
@@ -41,7 +43,8 @@ def page_routes(settings: Settings) -> list[web.RouteDef]:
     client = static_file(_STATIC / "stream-client.js", FOR_AN_HOUR)
     routes = [
         web.get("/openapi.json", openapi),
-        web.get("/docs", static_file(_STATIC / "docs.html").answer),
+        web.get("/", landing),
+        *docs_routes(settings),
         web.get("/client.js", client.answer),
         web.get("/static/{file}", asset),
         web.get("/metrics", _metrics),

@@ -355,6 +355,8 @@ def test_a_fault_stands_above_a_refusal(visit: Visit, service: Service) -> None:
     first = page.locator("#problems li").first
     expect(first).to_contain_text("Fault")
     expect(first).to_contain_text(re.compile(r"last minute \d+ · last hour \d+"))
+    page.get_by_role("link", name="503 unavailable").click()
+    expect(page.locator("[id='urn:stream-service:problem:unavailable']")).to_be_in_viewport()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,10 +1,13 @@
-"""The documentation page: somebody who tries the service on it finds out what it does."""
+"""The landing page, the API page and the guides: somebody who tries them finds out what it does."""
 
 from __future__ import annotations
 
+import re
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 if TYPE_CHECKING:
@@ -14,7 +17,11 @@ if TYPE_CHECKING:
 
     from tests.e2e.conftest import Service, Visit
 
+DESK = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
+
+# Of Swagger UI's own markup: a button within a button, a nameless table and text without landmark.
+_SWAGGERS = {"nested-interactive", "landmark-unique", "region"}
 
 
 def only_refusals(complaints: list[str]) -> bool:
@@ -25,7 +32,7 @@ def only_refusals(complaints: list[str]) -> bool:
 def test_a_stream_is_started_on_the_page_and_the_fourth_is_refused(
     visit: Visit, service: Service, screenshot: Callable[[Page, str], None]
 ) -> None:
-    page = visit.open(f"{service.url}/docs", viewport={"width": 1280, "height": 900})
+    page = visit.open(f"{service.url}/docs", viewport=DESK)
     operation = page.locator("#operations-Streams-startStream")
     operation.locator(".opblock-summary-control").click()
     operation.get_by_placeholder("Session-Id").fill("reader")
@@ -42,18 +49,76 @@ def test_a_stream_is_started_on_the_page_and_the_fourth_is_refused(
     screenshot(page, "docs-refused")
 
 
+def test_the_quick_start_is_copied_into_a_shell_and_works(visit: Visit, service: Service) -> None:
+    page = visit.open(
+        f"{service.url}/docs", permissions=["clipboard-read", "clipboard-write"], viewport=DESK
+    )
+    commands = ""
+    for step in ("Start a stream", "Send a heartbeat", "Meet a refusal", "Take a place", "Stop it"):
+        page.get_by_role("button", name=f"Copy: {step}").click()
+        expect(page.locator("#copied")).to_have_text("Copied.")
+        copied = page.evaluate("navigator.clipboard.readText()")
+        assert service.url in copied
+        commands += f"{copied}\necho; echo -- {step}\n"
+    shell = subprocess.run(
+        ["bash", "-euc", commands], capture_output=True, text=True, timeout=60, check=True
+    )
+    steps = re.split(r"^-- .*\n", shell.stdout, flags=re.MULTILINE)
+    started, renewed, refused, replacing, stopped, _ = steps
+    assert re.fullmatch(r"\d-\S{22}", started.strip())
+    assert '"heartbeat_in"' in renewed
+    assert "urn:stream-service:problem:limit-reached" in refused
+    assert re.fullmatch(r"\d-\S{22}", replacing.strip())
+    assert replacing != started
+    assert stopped.strip() == "204"
+
+
+def test_the_type_of_a_problem_leads_to_what_it_means(visit: Visit, service: Service) -> None:
+    for _ in range(3):
+        service.ask("POST", "/streams", "quinn")
+    kind = service.ask("POST", "/streams", "quinn").json()["type"]
+    page = visit.open(f"{service.url}/docs#{kind}", viewport=PHONE)
+    expect(page.locator(".opblock").first).to_be_attached()
+    expect(page.get_by_role("heading", name="Too many streams")).to_be_in_viewport()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_loads_from_this_service_alone_and_without_complaint(
+def test_the_api_page_is_its_own_and_can_be_read_on_a_phone(
     visit: Visit, service: Service, screenshot: Callable[[Page, str], None], scheme: str
 ) -> None:
     page = visit.open("about:blank", color_scheme=scheme, viewport=PHONE)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.goto(f"{service.url}/docs")
-    expect(page.locator(".opblock").first).to_be_visible()
-    expect(page.get_by_role("link", name="Console", exact=True)).to_be_visible()
+    operation = page.locator("#operations-Streams-startStream")
+    operation.locator(".opblock-summary-control").click()
+    operation.get_by_placeholder("Session-Id").fill(f"phone-{scheme}")
+    operation.get_by_role("button", name="Execute").click()
+    expect(operation.locator(".live-responses-table")).to_contain_text("201")
     assert asked
     assert all(url.startswith((service.url, "data:")) for url in asked)
     assert visit.complaints == []
-    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     screenshot(page, f"docs-{scheme}-phone")
+    found = Axe().run(page)
+    others = {found["id"] for found in found.response["violations"]} - _SWAGGERS
+    assert not others, found.generate_report()
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+@pytest.mark.parametrize(
+    ("path", "scheme"), [("/", "light"), ("/", "dark"), ("/docs/integration", "light")]
+)
+def test_what_is_read_is_accessible_and_fits_a_phone(
+    visit: Visit,
+    service: Service,
+    screenshot: Callable[[Page, str], None],
+    path: str,
+    scheme: str,
+) -> None:
+    page = visit.open(service.url + path, color_scheme=scheme, viewport=PHONE)
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    screenshot(page, f"{path.rpartition('/')[2] or 'landing'}-{scheme}-phone")
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    assert visit.complaints == []

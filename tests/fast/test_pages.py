@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from stream_service.store import MongoStore
 
 PAGES = (
+    "/",
+    "/docs/integration",
     "/docs",
     "/docs/",
     "/console",
@@ -72,7 +74,7 @@ def test_the_console_is_there_by_default_and_takes_no_other_word() -> None:
         Settings.from_environment({"CONSOLE": "off"})
 
 
-@pytest.mark.parametrize("path", ["/docs", "/console"])
+@pytest.mark.parametrize("path", ["/", "/docs", "/console"])
 async def test_pages_run_no_script_but_the_services_own_and_cannot_be_framed(
     aiohttp_client: AiohttpClient, double_store: MongoStore, path: str
 ) -> None:

@@ -1,0 +1,111 @@
+"""The guides of docs/ as pages: rendered when somebody first reads them, never stored."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import stream_service
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from markdown_it.token import Token
+
+_PACKAGE = Path(stream_service.__file__).parent
+# Beside the package in a checkout, inside it in a wheel: pyproject.toml puts them there.
+_FOLDERS = (_PACKAGE / "docs", _PACKAGE.parent / "docs")
+
+_FIRST = ("integration", "deployment", "observability", "reliability", "performance")
+"""The order in which the guides are wanted; others follow by name."""
+
+
+@dataclass(frozen=True)
+class Guide:
+    """A guide.
+
+    Attributes:
+        path: Its Markdown.
+        title: Its first heading.
+    """
+
+    path: Path
+    title: str
+
+
+def _found() -> Mapping[str, Guide]:
+    folder = next((folder for folder in _FOLDERS if folder.is_dir()), None)
+    if folder is None:
+        return {}
+    paths = {path.stem: path for path in folder.glob("*.md")}
+    names = sorted(paths, key=lambda name: (_FIRST.index(name) if name in _FIRST else 99, name))
+    return {name: Guide(paths[name], _title(paths[name])) for name in names}
+
+
+def _title(path: Path) -> str:
+    with path.open(encoding="utf-8") as file:
+        return file.readline().lstrip("#").strip()
+
+
+GUIDES = _found()
+
+
+@cache
+def rendered(name: str) -> str:
+    """The guide of this name as HTML.
+
+    Headings bear the ids that they have where the repository is hosted; links to other guides lead
+    to their pages. What else is in the repository is not served: such a link becomes plain text.
+    """
+    # Not at the start of the service: most processes are never asked for a guide.
+    from markdown_it import MarkdownIt  # noqa: PLC0415
+
+    markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = markdown.parse(GUIDES[name].path.read_text(encoding="utf-8"))
+    seen: dict[str, int] = {}
+    for token, content in pairwise(tokens):
+        if token.type == "heading_open":
+            token.attrSet("id", _slug(content.content, seen))
+    for token in tokens:
+        _relink(token.children or [])
+        # Columns of figures: the pages run no style that is written into them.
+        if token.attrs.pop("style", None) == "text-align:right":
+            token.attrSet("class", "right")
+    html: str = markdown.renderer.render(tokens, markdown.options, {})
+    # What is too wide for a phone scrolls by itself, by keyboard too. Text holds no bare "<".
+    return (
+        html.replace("<pre>", '<pre tabindex="0">')
+        .replace("<table>", '<div class="scroll" tabindex="0"><table>')
+        .replace("</table>", "</table></div>")
+    )
+
+
+def _slug(heading: str, seen: dict[str, int]) -> str:
+    slug = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+    count = seen[slug] = seen.get(slug, -1) + 1
+    return f"{slug}-{count}" if count else slug
+
+
+def _relink(inline: list[Token]) -> None:
+    """Let links between guides lead to their pages, and those to other files nowhere."""
+    leads_nowhere = False
+    for token in inline:
+        if token.type == "image":
+            token.type, token.tag, token.content = "text", "", token.content
+        elif token.type == "link_open":
+            target = urlsplit(str(token.attrGet("href")))
+            path = PurePosixPath(target.path)
+            if not target.scheme and path.suffix == ".md" and path.stem in GUIDES:
+                token.attrSet(
+                    "href", path.stem + (f"#{target.fragment}" if target.fragment else "")
+                )
+            elif not target.scheme and target.path:
+                token.tag, token.attrs = "span", {}
+                leads_nowhere = True
+        elif token.type == "link_close" and leads_nowhere:
+            token.tag, leads_nowhere = "span", False

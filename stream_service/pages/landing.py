@@ -1,0 +1,83 @@
+"""`/`: what this is, the state in one line, and the way to everything else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING
+
+from aiohttp import hdrs, web
+
+from stream_service import __version__
+from stream_service.api.representation import json_response, timestamp
+from stream_service.keys import SETTINGS
+from stream_service.pages.files import PAGE_HEADERS
+from stream_service.pages.guides import GUIDES
+from stream_service.telemetry.keys import HISTORY
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from stream_service.settings import Settings
+
+ABOUT = "Decides, when somebody presses play, whether this account may watch one more video stream."
+
+_PAGE = Template((Path(__file__).parent / "static" / "landing.html").read_text(encoding="utf-8"))
+_CONSOLE_LINK = '<a href="console">Console</a>'
+_CONSOLE_CARD = f"<li>{_CONSOLE_LINK} What is happening now, and support for one account.</li>"
+
+
+async def landing(request: web.Request) -> web.Response:
+    """`GET /`: a page for browsers, which name HTML in `Accept`; the same as JSON for the rest."""
+    settings = request.app[SETTINGS]
+    answers = await request.app[HISTORY].ask_database()
+    status = "UP" if answers else "DOWN"
+    state = _state(settings, request.app[HISTORY].unreachable_since)
+    headers: dict[str, str] = {hdrs.VARY: hdrs.ACCEPT}
+    if "text/html" in request.headers.get(hdrs.ACCEPT, ""):
+        guides = (f'<a href="docs/{name}">{guide.title}</a>' for name, guide in GUIDES.items())
+        page = _PAGE.substitute(
+            about=ABOUT,
+            status=status,
+            state=state,
+            guides=" · ".join(guides),
+            console_link=_CONSOLE_LINK if settings.console else "",
+            console_card=_CONSOLE_CARD if settings.console else "",
+        )
+        return web.Response(
+            text=page, content_type="text/html", headers={**PAGE_HEADERS, **headers}
+        )
+    links = {
+        "api": "/docs",
+        "description": "/openapi.json",
+        "console": "/console",
+        "metrics": "/metrics",
+        "health": "/health",
+        "client": "/client.js",
+    }
+    if not settings.console:
+        del links["console"]
+    return json_response(
+        {
+            "service": "stream-service",
+            "version": __version__,
+            "about": ABOUT,
+            "status": status,
+            "state": state,
+            "links": links,
+            "guides": {name: f"/docs/{name}" for name in GUIDES},
+        },
+        headers=headers,
+    )
+
+
+def _state(settings: Settings, unreachable_since: datetime | None) -> str:
+    if unreachable_since is None:
+        database = "Ready: the database answers."
+    else:
+        database = f"Not ready: database unreachable since {timestamp(unreachable_since)}."
+    streams = "stream" if settings.stream_limit == 1 else "streams"
+    return (
+        f"{database} Limit {settings.stream_limit} {streams} per account, "
+        f"lease {settings.stream_ttl_seconds} s, version {__version__}."
+    )

@@ -1,0 +1,150 @@
+"""The landing page, the API page and the guides: what stands there leads somewhere."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urldefrag, urljoin
+
+import pytest
+
+from stream_service.api.openapi import openapi_document
+from stream_service.api.problems import TYPE_PREFIX
+from stream_service.app import create_app
+from stream_service.keys import LIMITER
+from stream_service.pages.guides import GUIDES, rendered
+from stream_service.settings import Settings
+from tests.fast.test_console_state import Away
+
+if TYPE_CHECKING:
+    from aiohttp import web
+    from aiohttp.test_utils import TestClient
+    from pytest_aiohttp.plugin import AiohttpClient
+
+    from stream_service.store import MongoStore
+
+    Client = TestClient[web.Request, web.Application]
+
+ROOT = Path(__file__).parent.parent.parent
+BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+
+
+@pytest.fixture
+async def client(aiohttp_client: AiohttpClient, double_store: MongoStore) -> Client:
+    return await aiohttp_client(create_app(Settings(), store=double_store))
+
+
+class _Page(HTMLParser):
+    """The ids and links of a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, _: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = dict(attrs)
+        self.ids += [named["id"] or ""] if "id" in named else []
+        self.links += [named[name] or "" for name in ("href", "src") if name in named]
+
+
+async def page_of(client: Client, path: str) -> _Page:
+    response = await client.get(path, headers=BROWSER)
+    assert response.status == 200, path
+    assert response.content_type == "text/html"
+    return _Page(await response.text())
+
+
+async def test_every_link_of_every_page_leads_somewhere(client: Client) -> None:
+    paths = ["/", "/docs", "/console", *(f"/docs/{name}" for name in GUIDES)]
+    pages = {path: await page_of(client, path) for path in paths}
+    for path, page in pages.items():
+        assert len(page.ids) == len(set(page.ids)), path
+        for link in page.links:
+            if re.match(r"[a-z]+:", link):
+                continue  # another site, or a page of a service on this machine
+            target, fragment = urldefrag(urljoin(path, link))
+            if target not in pages:
+                assert (await client.get(target)).status == 200, (path, link)
+            elif fragment and target != "/console":
+                assert fragment in pages[target].ids, (path, link)
+
+
+async def test_browsers_get_a_landing_page_and_programs_the_same_as_json(client: Client) -> None:
+    page = await client.get("/", headers=BROWSER)
+    text = await page.text()
+    assert "Ready: the database answers." in text
+    for accept in ("*/*", "application/json", "application/json, text/plain, */*"):
+        response = await client.get("/", headers={"Accept": accept})
+        body: dict[str, Any] = await response.json()
+        assert body["status"] == "UP"
+        assert body["state"] in text
+        assert body["about"] in text
+        assert {path[1:] for path in body["links"].values()} <= {
+            *_Page(text).links,
+            "health",
+            "client.js",
+        }
+        assert response.headers["Vary"] == page.headers["Vary"] == "Accept"
+
+
+async def test_the_landing_page_tells_of_an_unreachable_database(client: Client) -> None:
+    client.app[LIMITER]._store = Away()  # type: ignore[assignment]  # noqa: SLF001
+    text = await (await client.get("/", headers=BROWSER)).text()
+    assert "Not ready: database unreachable since 2" in text
+    assert (await (await client.get("/")).json())["status"] == "DOWN"
+
+
+async def test_no_page_leads_to_a_console_that_is_left_out(
+    aiohttp_client: AiohttpClient, double_store: MongoStore
+) -> None:
+    client = await aiohttp_client(create_app(Settings(console=False), store=double_store))
+    for path in ("/", "/docs", "/docs/integration"):
+        links = (await page_of(client, path)).links
+        assert not [link for link in links if link in {"console", "../console"}]
+    assert "console" not in (await (await client.get("/")).json())["links"]
+
+
+async def test_the_type_of_each_problem_is_its_anchor_on_the_api_page(client: Client) -> None:
+    page = await page_of(client, "/docs")
+    kinds = {
+        schema["properties"]["type"]["const"]
+        for name, schema in openapi_document(Settings())["components"]["schemas"].items()
+        if name.endswith("Problem")
+    }
+    assert kinds
+    assert kinds == {anchor for anchor in page.ids if anchor.startswith(TYPE_PREFIX)}
+
+
+async def test_the_quick_start_names_the_token_where_there_is_one(
+    aiohttp_client: AiohttpClient, double_store: MongoStore, client: Client
+) -> None:
+    assert "$TOKEN" not in await (await client.get("/docs")).text()
+    settings = Settings(gateway_tokens=("t",), stream_limit=7)
+    guarded = await aiohttp_client(create_app(settings, store=double_store))
+    response = await guarded.get("/docs", headers={"Authorization": "Bearer t"})
+    page = await response.text()
+    assert page.count('-H "Authorization: Bearer $TOKEN"') == page.count("$ACCOUNT")
+    assert "seq 7" in page
+
+
+def test_a_guide_is_read_as_it_is_written() -> None:
+    assert set(GUIDES) == {path.stem for path in (ROOT / "docs").glob("*.md")}
+    for name, guide in GUIDES.items():
+        html = rendered(name)
+        assert "<script" not in html
+        assert " style=" not in html
+        prose = re.sub(r"^```.*?^```$", "", guide.path.read_text(), flags=re.MULTILINE | re.DOTALL)
+        headings = re.findall(r"^#+ .+$", prose, re.MULTILINE)
+        assert len(re.findall(r"<h\d id=", html)) == len(headings), name
+
+
+def test_the_wheel_takes_the_guides_along() -> None:
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert setuptools["package-dir"]["stream_service.docs"] == "docs"
+    assert "stream_service.docs" in setuptools["packages"]
+    assert setuptools["package-data"]["stream_service.docs"] == ["*.md"]
