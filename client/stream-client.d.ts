@@ -112,9 +112,8 @@ export interface Playing {
   /** The stream that is held, as described last; null while there is none. */
   readonly stream: Stream | null;
   /**
-   * Ends the stream; no callback follows. Resolves, in some 10 seconds at most, to true once the
-   * service has ended it, or if there was none; to false if it could not be reached: then the lease
-   * frees the slot. Never rejects.
+   * Ends the stream; no callback follows. Resolves, in some 10 seconds, to true once there is none
+   * for sure, and to false if nobody said so: then the lease frees the slot. Never rejects.
    */
   stop(): Promise<boolean>;
 }

@@ -40,6 +40,7 @@ class Playing {
   #attempt = null; // the request under way
   #failures = 0; // in a row
   #mayHurry = false; // the wait is our own, not one that the service asked for
+  #unsure = false; // a start was sent, and nobody said what became of it
   #refused = false; // 401 or 403: the headers that were sent will not do
   #headers; // those sent last, for a page that goes and cannot wait for new ones
   #silent = false; // the app has been told that nobody answers
@@ -59,7 +60,7 @@ class Playing {
     else options.signal?.addEventListener("abort", this.#abort);
   }
 
-  /** Ends the stream. True once the service has said so; false if it could not be reached. */
+  /** Ends the stream. True once there is none for sure; false if the lease has to free its slot. */
   stop() {
     return (this.#stopped ??= this.#quit());
   }
@@ -76,8 +77,6 @@ class Playing {
 
   #go() {
     if (this.state === "over" || this.#attempt) return;
-    const pause = this.#pause();
-    if (pause > 0) return this.#after(pause);
     clearTimeout(this.#timer);
     const attempt = this.state === "playing" ? this.#beat() : this.#start();
     this.#attempt = attempt
@@ -94,16 +93,18 @@ class Playing {
 
   async #start() {
     if (stopping.size) await Promise.race([Promise.all(stopping), sleep(STOP_FIRST_SECONDS)]);
-    if (this.state === "over") return;
     const first = this.state === "starting";
     const { device, content, replace } = this.#options;
     const body = { device, content, device_id: this.#deviceId };
     if (first) body.replace = replace; // a stream that resumes takes nobody's place
     const reply = await this.#post("/streams", { body, headers: { "Idempotency-Key": this.#key } });
     const { status, kind, answer } = reply;
-    if (reply.ok && isStream(answer)) return this.#hold(answer, first ? "onStarted" : "onResumed");
-    if (status === 409 && kind === "limit-reached") return this.#end("onRefused", answer);
-    if (status === 400 && kind && body.device_id && answer.field === "device_id") {
+    const admitted = reply.ok && isStream(answer);
+    const refused = status === 409 && kind === "limit-reached";
+    if (admitted || refused) this.#unsure = false;
+    if (admitted) return this.#hold(answer, first ? "onStarted" : "onResumed");
+    if (refused) return this.#end("onRefused", answer);
+    if (kind === "invalid-request" && answer.field === "device_id" && body.device_id) {
       this.#deviceId = undefined; // a process of a version before there were any: do without
       this.#key = newKey();
       this.#after(0);
@@ -149,7 +150,6 @@ class Playing {
   }
 
   #failed(error) {
-    if (this.state === "over") return;
     const first = this.state === "starting";
     const unwelcome = [401, 403].includes(error.status);
     if (unwelcome && !this.#refused && typeof this.#options.headers === "function") {
@@ -161,7 +161,7 @@ class Playing {
     this.#tell("onError", error);
     if (first && (unwelcome || (error.problem && HOPELESS.includes(error.status))))
       return this.#end("onEnded", "rejected", error);
-    if (this.#silent) return;
+    if (this.#silent || this.state === "over") return;
     this.#silent = true;
     const grace = this.#options.graceSeconds * SECOND;
     if (grace <= LONGEST_TIMER)
@@ -187,7 +187,6 @@ class Playing {
     if (this.stream === null) await this.#attempt;
     const until = performance.now() + STOP_SECONDS * SECOND;
     for (let wait = FIRST_WAIT; this.stream !== null; wait *= 2) {
-      await sleep(this.#pause());
       const seconds = Math.max(1, (until - performance.now()) / SECOND);
       const asked = this.#post(`${this.#path}/stop`, { last: true, seconds });
       const { status, kind } = await asked.catch(() => ({}));
@@ -197,7 +196,7 @@ class Playing {
       else await sleep(wait);
       this.#refused = [401, 403].includes(status);
     }
-    return true;
+    return !this.#unsure;
   }
 
   /** The last word of a page that goes: it waits for nothing, and nobody sees its answer. */
@@ -247,10 +246,12 @@ class Playing {
   async #exchange(path, { body, headers = {}, last = false }, signal) {
     const { credentials, headers: own } = this.#options;
     this.#headers = typeof own === "function" ? await own({ refused: this.#refused }) : own;
-    if (signal.aborted || (this.state === "over" && !last)) throw new Error("No longer wanted");
+    while (this.#pause() > 0) await sleep(this.#pause());
+    if (this.state === "over" && !last) throw new Error("No longer wanted");
     const all = new Headers(this.#headers);
     for (const [name, value] of Object.entries(headers)) all.set(name, value);
     if (body) all.set("Content-Type", "application/json");
+    if (body) this.#unsure = true; // a start
     this.#count();
     const response = await fetch(this.#url + path, {
       method: "POST",

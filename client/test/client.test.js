@@ -1,16 +1,513 @@
+/** The client on a page: what the table of cases, which is for every kind of client, cannot tell. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { World, started } from "./world.js";
+import * as answers from "./world.js";
+import { World, away, beaten, ended, service, started, stopped } from "./world.js";
 
-test("it starts, and beats when the service says", async () => {
-  const world = new World();
-  try {
-    world.network = () => started({ heartbeat_in: 7 });
+/** A test in a world of its own, which is taken down whatever happens. */
+const on_a_page = (name, run) =>
+  test(name, async () => {
+    const world = new World();
+    try {
+      await run(world);
+    } finally {
+      await world.close();
+    }
+  });
+
+const in_turn = (...list) => (_, index) => list[Math.min(index, list.length - 1)];
+
+const storage = (kept = {}) => ({
+  kept,
+  getItem: (name) => kept[name] ?? null,
+  setItem: (name, value) => void (kept[name] = value),
+});
+
+// Stop
+
+on_a_page("a component that is mounted, unmounted and mounted again starts one stream", async (world) => {
+  world.network = service(1);
+  const first = world.play();
+  const done = first.stop();
+  world.play();
+  await world.pass(1);
+  assert.equal(await done, true);
+  assert.deepEqual(world.asked, ["/streams"]);
+  assert.deepEqual(world.names(), ["onStarted"]);
+});
+
+for (const waits of [true, false]) {
+  const how = waits ? "awaited" : "not awaited";
+  on_a_page(`stop, ${how}, and then play at the limit is admitted`, async (world) => {
+    world.network = service(1);
+    world.delay = 300;
+    const first = world.play();
+    await world.pass(5);
+    const done = first.stop();
+    if (waits) await Promise.all([done, world.pass(1)]);
     world.play();
-    await world.pass(21.5);
-    assert.deepEqual(world.requests.map(({ at }) => at), [0, 7, 14, 21]);
-  } finally {
-    world.close();
+    await world.pass(2);
+    assert.equal(await done, true);
+    assert.deepEqual(world.names(), ["onStarted", "onStarted"]);
+    assert.equal(world.network.active.size, 1);
+  });
+}
+
+on_a_page("a start waits three seconds for a stop that nobody answers, and no longer", async (world) => {
+  world.network = in_turn(started(), undefined);
+  const first = world.play();
+  await world.pass(5);
+  first.stop();
+  world.play();
+  await world.pass(2.9);
+  assert.deepEqual(world.asked, ["/streams", "0-abc/stop"]);
+  await world.pass(0.2);
+  assert.deepEqual(world.asked, ["/streams", "0-abc/stop", "/streams"]);
+});
+
+on_a_page("stop while the start is under way ends what the answer brings", async (world) => {
+  world.network = service();
+  world.delay = 2000;
+  const playing = world.play();
+  await world.pass(1);
+  const done = playing.stop();
+  await world.pass(5);
+  assert.equal(await done, true);
+  assert.deepEqual(world.asked, ["/streams", "0-id/stop"]);
+  assert.deepEqual(world.told, []);
+  assert.equal(world.network.active.size, 0);
+});
+
+on_a_page("stop goes by a request that outlives the page, and is one however often", async (world) => {
+  world.network = service();
+  const playing = world.play();
+  await world.pass(5);
+  assert.equal(playing.stop(), playing.stop());
+  await world.pass(0);
+  assert.deepEqual(world.asked, ["/streams", "0-id/stop"]);
+  assert.equal(world.requests[1].options.keepalive, true);
+  assert.equal(world.timers, 0);
+  assert.equal(world.listeners, 0);
+});
+
+for (const late of [ended("replaced"), beaten(), new TypeError("no network")]) {
+  const what = late.status ?? late.message;
+  on_a_page(`after stop, a heartbeat under way changes nothing: ${what}`, async (world) => {
+    world.network = in_turn(started(), late, stopped());
+    const playing = world.play();
+    await world.pass(19);
+    world.delay = 500;
+    await world.pass(1.1);
+    world.delay = 0;
+    playing.stop();
+    const before = world.told.length;
+    await world.pass(20);
+    assert.deepEqual(world.asked, ["/streams", "0-abc/heartbeat", "0-abc/stop"]);
+    assert.equal(world.told.length, before);
+    assert.equal(playing.stream, null);
+    assert.equal(world.timers, 0);
+  });
+}
+
+on_a_page("stop while headers are waited for sends no start", async (world) => {
+  world.network = service();
+  const headers = () => new Promise((resolve) => setTimeout(() => resolve({}), 500));
+  const playing = world.play({ headers });
+  await world.pass(0.1);
+  const done = playing.stop();
+  await world.pass(20);
+  assert.equal(await done, true);
+  assert.deepEqual(world.asked, []);
+});
+
+on_a_page("an app that stops when a request failed leaves nothing behind", async (world) => {
+  world.network = in_turn(started(), away(), stopped());
+  const playing = world.play({ graceSeconds: 1000, onError: () => playing.stop() });
+  await world.pass(25);
+  assert.equal(world.timers, 0);
+  assert.deepEqual(world.names(), ["onStarted"]);
+});
+
+on_a_page("a stream that is stopped when it starts sends no heartbeat", async (world) => {
+  world.network = service();
+  const playing = world.play({ onStarted: () => playing.stop() });
+  await world.pass(100);
+  assert.deepEqual(world.asked, ["/streams", "0-id/stop"]);
+});
+
+on_a_page("an app that stops when it is online again hears of no heartbeat", async (world) => {
+  world.network = in_turn(started(), away(), beaten(), stopped());
+  const playing = world.play({ onOnline: () => playing.stop() });
+  await world.pass(60);
+  assert.ok(!world.told.some(([name]) => name === "onBeat"));
+  assert.equal(world.asked.at(-1), "0-abc/stop");
+});
+
+on_a_page("an abort is a stop, and one of before asks nothing", async (world) => {
+  world.network = service();
+  const abort = new AbortController();
+  const playing = world.play({ signal: abort.signal });
+  await world.pass(5);
+  abort.abort();
+  await world.pass(5);
+  assert.equal(playing.state, "over");
+  assert.deepEqual(world.asked, ["/streams", "0-id/stop"]);
+  const late = world.play({ signal: abort.signal });
+  await world.pass(5);
+  assert.equal(late.state, "over");
+  assert.equal(world.requests.length, 2);
+  assert.deepEqual(world.names(), ["onStarted"]);
+});
+
+on_a_page("a signal that lives longer than the stream holds nothing of it", async (world) => {
+  world.network = in_turn(started(), ended("stopped"));
+  const listeners = new Set();
+  const signal = {
+    aborted: false,
+    addEventListener: (_, run) => listeners.add(run),
+    removeEventListener: (_, run) => listeners.delete(run),
+  };
+  world.play({ signal });
+  assert.equal(listeners.size, 1);
+  await world.pass(25);
+  assert.equal(listeners.size, 0);
+});
+
+on_a_page("several players on one page have a stream each", async (world) => {
+  world.network = service(2);
+  const [one, two] = [world.play(), world.play()];
+  await world.pass(1);
+  assert.notEqual(one.stream.stream_id, two.stream.stream_id);
+  one.stop();
+  await world.pass(30);
+  assert.equal(two.state, "playing");
+  assert.deepEqual([...world.network.active.keys()], [two.stream.stream_id]);
+});
+
+// What is sent
+
+on_a_page("headers are asked for before each request, and cannot take the key's place", async (world) => {
+  world.network = in_turn(started(), beaten());
+  let count = 0;
+  const headers = async () => new Headers({ Authorization: `token ${count++}`, "Idempotency-Key": "x" });
+  world.play({ headers });
+  await world.pass(21);
+  assert.deepEqual(world.requests.map((one) => one.headers.authorization), ["token 0", "token 1"]);
+  assert.notEqual(world.requests[0].headers["idempotency-key"], "x");
+});
+
+on_a_page("headers that do not come are no answer, and are not sent when they come late", async (world) => {
+  world.network = in_turn(started());
+  let late;
+  let asked = 0;
+  const headers = () => (asked++ === 0 ? new Promise((resolve) => (late = resolve)) : {});
+  world.play({ headers });
+  await world.pass(10.1);
+  assert.deepEqual(world.names(), ["onUnavailable"]);
+  late({ Authorization: "late" });
+  await world.pass(30);
+  assert.ok(world.requests.length >= 1);
+  assert.ok(world.requests.every((one) => one.headers.authorization === undefined));
+});
+
+on_a_page("headers that cannot be had are no answer", async (world) => {
+  world.network = in_turn(started());
+  world.play({ headers: () => { throw new Error("no token"); } });
+  await world.pass(60);
+  assert.deepEqual(world.names(), ["onUnavailable"]);
+  assert.equal(world.requests.length, 0);
+});
+
+on_a_page("another origin gets credentials if the app says so, and no redirect is followed", async (world) => {
+  world.network = in_turn(started(), beaten());
+  world.play({ url: "https://gateway.example/video/", credentials: "include" });
+  await world.pass(21);
+  const [start, beat] = world.requests;
+  assert.equal(start.path, "https://gateway.example/video/streams");
+  assert.equal(beat.path, "https://gateway.example/video/streams/0-abc/heartbeat");
+  for (const { options } of world.requests) {
+    assert.equal(options.credentials, "include");
+    assert.equal(options.redirect, "error");
   }
+});
+
+on_a_page("a device has one id, which the browser keeps", async (world) => {
+  globalThis.localStorage = storage();
+  world.network = service();
+  world.play();
+  world.play();
+  await world.pass(1);
+  const [one, two] = world.requests.map(({ body }) => body.device_id);
+  assert.match(one, /^[\w-]{10,128}$/);
+  assert.equal(two, one);
+  assert.deepEqual(Object.values(globalThis.localStorage.kept), [one]);
+});
+
+on_a_page("where the browser keeps nothing, the id is the page's", async (world) => {
+  Object.defineProperty(globalThis, "localStorage", {
+    configurable: true,
+    get: () => { throw new Error("SecurityError"); },
+  });
+  world.network = service();
+  world.play();
+  world.play();
+  await world.pass(1);
+  const [one, two] = world.requests.map(({ body }) => body.device_id);
+  assert.match(one, /^[\w-]{10,128}$/);
+  assert.equal(two, one);
+});
+
+on_a_page("an id that somebody else kept is cut to what the service takes", async (world) => {
+  globalThis.localStorage = storage({ "stream-service.device-id": "x".repeat(500) });
+  world.network = service();
+  world.play();
+  await world.pass(1);
+  assert.equal(world.requests[0].body.device_id.length, 128);
+});
+
+on_a_page("an app may name the device itself, or not at all", async (world) => {
+  world.network = service();
+  world.play({ deviceId: "set-top box 7" });
+  world.play({ deviceId: false });
+  await world.pass(1);
+  assert.deepEqual(world.requests.map(({ body }) => body.device_id), ["set-top box 7", undefined]);
+});
+
+on_a_page("a list of choices is sent as it is", async (world) => {
+  world.network = service();
+  world.play({ replace: ["same-device", "stalest"] });
+  await world.pass(1);
+  assert.deepEqual(world.requests[0].body.replace, ["same-device", "stalest"]);
+});
+
+// The page
+
+on_a_page("a page that goes says so by a beacon", async (world) => {
+  world.network = service();
+  world.play();
+  await world.pass(20.1);
+  world.dispatch("pagehide");
+  const { path, beacon, at } = world.requests.at(-1);
+  assert.deepEqual([path, beacon, at], ["/streams/0-id/stop", true, 20.1]);
+});
+
+for (const [what, options] of [
+  ["headers", { headers: async () => ({ Authorization: "x" }) }],
+  ["credentials", { credentials: "include" }],
+]) {
+  on_a_page(`a page that goes and needs ${what} says so by a request that outlives it`, async (world) => {
+    world.network = service();
+    world.play(options);
+    await world.pass(5);
+    world.dispatch("pagehide");
+    const last = world.requests.at(-1);
+    assert.equal(last.path, "/streams/0-id/stop");
+    assert.equal(last.options.keepalive, true);
+    assert.equal(last.options.credentials, options.credentials);
+    assert.equal(last.headers.authorization, options.headers && "x");
+    await world.pass(1);
+  });
+}
+
+on_a_page("a page that has no stream says nothing when it goes", async (world) => {
+  world.network = in_turn(answers.refused());
+  world.play();
+  await world.pass(5);
+  world.dispatch("pagehide");
+  assert.equal(world.requests.length, 1);
+});
+
+on_a_page("a page that comes back from the cache goes on in a stream of its own", async (world) => {
+  world.network = service(1);
+  world.play();
+  await world.pass(5);
+  world.dispatch("pagehide");
+  await world.pass(2);
+  world.dispatch("pageshow");
+  await world.pass(7);
+  assert.deepEqual(world.asked, ["/streams", "0-id/stop", "0-id/heartbeat", "/streams"]);
+  assert.deepEqual(world.names(), ["onStarted", "onResumed"]);
+  // The same, once more.
+  world.dispatch("pagehide");
+  await world.pass(2);
+  world.dispatch("pageshow");
+  await world.pass(7);
+  assert.deepEqual(world.names(), ["onStarted", "onResumed", "onResumed"]);
+});
+
+on_a_page("a page that comes back, and whose last word was lost, goes on in its stream", async (world) => {
+  world.network = in_turn(started(), stopped(), beaten());
+  const playing = world.play();
+  await world.pass(5);
+  world.dispatch("pagehide");
+  await world.pass(2);
+  world.dispatch("pageshow");
+  await world.pass(5);
+  assert.deepEqual(world.names(), ["onStarted"]);
+  assert.equal(playing.state, "playing");
+  world.dispatch("pagehide");
+  assert.equal(world.asked.at(-1), "0-abc/stop");
+});
+
+on_a_page("a page that goes and comes back in no time says so once", async (world) => {
+  world.network = in_turn(started(), beaten(), stopped());
+  world.play();
+  await world.pass(20);
+  for (let turn = 0; turn < 10; turn++) {
+    world.dispatch("pagehide");
+    world.dispatch("pageshow");
+  }
+  assert.deepEqual(world.asked, ["/streams", "0-abc/heartbeat", "0-abc/stop"]);
+});
+
+on_a_page("a stream that somebody else stopped does not come back", async (world) => {
+  world.network = in_turn(started(), stopped(), ended("stopped"), started({ stream_id: "1-def" }),
+    ended("stopped"));
+  const playing = world.play();
+  await world.pass(5);
+  world.dispatch("pagehide");
+  world.dispatch("pageshow");
+  await world.pass(6);
+  assert.equal(playing.stream.stream_id, "1-def");
+  await world.pass(60);
+  assert.deepEqual(world.names(), ["onStarted", "onResumed", "onEnded"]);
+});
+
+on_a_page("a page that goes while a stop is tried again says so once more", async (world) => {
+  world.network = in_turn(started(), away(), stopped());
+  const playing = world.play();
+  await world.pass(5);
+  playing.stop();
+  await world.pass(0.1);
+  world.dispatch("pagehide");
+  assert.deepEqual(world.asked, ["/streams", "0-abc/stop", "0-abc/stop"]);
+  assert.equal(world.requests.at(-1).beacon, true);
+});
+
+for (const event of ["focus", "pageshow", "visibilitychange", "resume", "online"]) {
+  on_a_page(`a device that slept past its heartbeat sends it at once, on ${event}`, async (world) => {
+    world.network = in_turn(started(), beaten());
+    world.play();
+    await world.pass(10);
+    world.dispatch(event);
+    await world.pass(1);
+    assert.equal(world.requests.length, 1);
+    world.sleep(600);
+    world.dispatch(event);
+    await world.pass(0.1);
+    assert.deepEqual(world.asked, ["/streams", "0-abc/heartbeat"]);
+  });
+}
+
+on_a_page("timers that run once a minute keep a stream whose lease is two", async (world) => {
+  // Chromium runs the timers of a page that is hidden for long, and silent, at full minutes alone.
+  const real = globalThis.setTimeout;
+  globalThis.setTimeout = (run, delay = 0) => {
+    const due = world.now + delay;
+    return real(run, delay < 1 ? 0 : Math.ceil(due / 60_000) * 60_000 - world.now);
+  };
+  let last = 0;
+  let longest = 0;
+  world.network = ({ at }) => {
+    longest = Math.max(longest, at - last);
+    last = at;
+    return started({ heartbeat_in: 40 });
+  };
+  world.play();
+  await world.pass(1800);
+  assert.ok(longest <= 60.001, `${longest} s`);
+  assert.ok(world.requests.length >= 29);
+});
+
+on_a_page("a clock that is set back makes nobody wait", async (world) => {
+  world.network = in_turn(started(), beaten());
+  world.play();
+  await world.pass(30);
+  world.wall -= 3_600_000;
+  await world.pass(60);
+  assert.deepEqual(world.requests.map(({ at }) => at), [0, 20, 40, 60, 80]);
+});
+
+on_a_page("it plays where there is no window and no document", async (world) => {
+  delete globalThis.addEventListener;
+  delete globalThis.removeEventListener;
+  delete globalThis.document;
+  world.network = service();
+  const playing = world.play();
+  await world.pass(21);
+  playing.stop();
+  await world.pass(2);
+  assert.deepEqual(world.asked, ["/streams", "0-id/heartbeat", "0-id/stop"]);
+});
+
+// The app
+
+on_a_page("a mistake in a callback is reported as the app's, and changes nothing", async (world) => {
+  world.network = in_turn(started(), beaten());
+  const mistake = new Error("the app's");
+  world.play({ onStarted: () => { throw mistake; } });
+  await world.pass(21);
+  assert.deepEqual(world.thrown, [mistake]);
+  assert.deepEqual(world.asked, ["/streams", "0-abc/heartbeat"]);
+});
+
+for (const graceSeconds of [undefined, Infinity, 1e9, NaN]) {
+  on_a_page(`graceSeconds: ${graceSeconds} is for ever`, async (world) => {
+    world.network = in_turn(started(), new TypeError("no network"));
+    const playing = world.play({ graceSeconds });
+    await world.pass(7200);
+    assert.equal(playing.state, "playing");
+    assert.deepEqual(world.names(), ["onStarted", "onOffline"]);
+  });
+}
+
+on_a_page("an app that plays again when it is over finds the old one over", async (world) => {
+  world.network = in_turn(started(), ended("stopped"), started({ stream_id: "1-def" }));
+  const states = [];
+  const playing = world.play({
+    onEnded: () => {
+      states.push(playing.state);
+      world.play();
+    },
+  });
+  await world.pass(30);
+  assert.deepEqual(states, ["over"]);
+  assert.equal(world.requests.length, 3);
+});
+
+// The fleet
+
+on_a_page("a fleet that an outage of two leases threw out comes back spread", async (world) => {
+  const players = 500;
+  const [from, until] = [60_000, 180_000];
+  let seed = 1;
+  world.random = () => (seed = (seed * 48271) % 2147483647) / 2147483647;
+  const streams = new Map();
+  let count = 0;
+  world.network = ({ path }) => {
+    if (world.now >= from && world.now < until) return away(1);
+    if (path.endsWith("/streams")) {
+      const stream_id = `${count++}-id`;
+      streams.set(stream_id, world.now);
+      return started({ stream_id });
+    }
+    const [, stream_id] = path.match(/([^/]+)\/heartbeat/);
+    if (world.now - streams.get(stream_id) > 60_000) return ended("expired");
+    streams.set(stream_id, world.now);
+    return beaten({ stream_id, heartbeat_in: 18 + 4 * world.random() });
+  };
+  const all = Array.from({ length: players }, () => world.play({ onError: undefined }));
+  await world.pass(260);
+  assert.ok(all.every(({ state }) => state === "playing"));
+  const resumed = world.told.filter(([name]) => name === "onResumed");
+  assert.equal(resumed.length, players);
+  const perSecond = new Map();
+  for (const { at } of world.requests.filter((one) => one.at > until / 1000)) {
+    perSecond.set(Math.floor(at), (perSecond.get(Math.floor(at)) ?? 0) + 1);
+  }
+  const usual = players / 20;
+  const busiest = Math.max(...perSecond.values());
+  console.log(`the busiest second has ${(busiest / usual).toFixed(1)} times the usual requests`);
+  assert.ok(busiest < 4 * usual, `${busiest} requests in a second, usually ${usual}`);
 });

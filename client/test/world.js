@@ -6,13 +6,13 @@ import { setImmediate as breathe } from "node:timers/promises";
 
 import { play } from "../stream-client.js";
 
-const EPOCH = Date.parse("2026-01-01T00:00:00Z");
 const EVENTS = ["onStarted", "onBeat", "onResumed", "onRefused", "onEnded", "onUnavailable"];
 export const CALLBACKS = [...EVENTS, "onOffline", "onOnline", "onError"];
 const REPLACED = ["setTimeout", "clearTimeout", "fetch", "addEventListener", "removeEventListener"];
 
 export class World {
   now = 0; // milliseconds
+  wall = Date.parse("2026-01-01T00:00:00Z"); // what the clock on the wall showed at 0
   requests = []; // { at, path, body, headers, options }
   told = []; // [event, at, ...details]
   thrown = [];
@@ -31,7 +31,8 @@ export class World {
     this.#before.performance = performance.now;
     this.#before.random = Math.random;
     globalThis.setTimeout = (run, delay = 0) => {
-      const at = this.now + Math.max(0, Number(delay) || 0);
+      // As in browsers: what does not fit into 31 bits is due at once.
+      const at = this.now + (delay > 2 ** 31 - 1 ? 0 : Math.max(0, Number(delay) || 0));
       this.#timers.set(this.#next, { at, run });
       return this.#next++;
     };
@@ -41,22 +42,29 @@ export class World {
       this.#listeners = this.#listeners.filter((one) => one.type !== type || one.run !== run);
     };
     globalThis.document = { addEventListener, removeEventListener };
+    const sendBeacon = (url) => this.#beacon(url);
+    Object.defineProperty(globalThis, "navigator", { value: { sendBeacon }, configurable: true });
     globalThis.fetch = (url, options) => this.#fetch(url, options);
-    Date.now = () => EPOCH + this.now;
+    Date.now = () => this.wall + this.now;
     performance.now = () => this.now;
     Math.random = () => this.random();
   }
 
-  [Symbol.dispose ?? "dispose"]() {
-    this.close();
-  }
-
-  close() {
+  /** What is under way ends first: a stop that is tried again would make the next test wait. */
+  async close() {
+    await this.pass(30);
     for (const name of REPLACED) globalThis[name] = this.#before[name];
     Date.now = this.#before.now;
     performance.now = this.#before.performance;
     Math.random = this.#before.random;
     delete globalThis.document;
+    delete globalThis.navigator;
+    delete globalThis.localStorage;
+  }
+
+  /** The paths that were asked, without what all have in common. */
+  get asked() {
+    return this.requests.map(({ path }) => path.replace("/streams/", ""));
   }
 
   get listeners() {
@@ -90,10 +98,10 @@ export class World {
     const until = this.now + seconds * 1000;
     await settle();
     for (;;) {
-      const due = [...this.#timers].filter(([, { at }]) => at <= until);
-      if (due.length === 0) break;
-      due.sort(([a, one], [b, other]) => one.at - other.at || a - b);
-      const [id, { at, run }] = due[0];
+      let [id, at, run] = [null, Infinity];
+      for (const [one, timer] of this.#timers)
+        if (timer.at < at) [id, at, run] = [one, timer.at, timer.run]; // the older of two first
+      if (at > until) break;
       this.#timers.delete(id);
       this.now = Math.max(this.now, at);
       try {
@@ -112,6 +120,13 @@ export class World {
     for (const timer of this.#timers.values()) timer.at += seconds * 1000;
   }
 
+  #beacon(url) {
+    const request = { at: this.now / 1000, path: url, headers: {}, options: {}, beacon: true };
+    this.requests.push(request);
+    this.network(request, this.requests.length - 1);
+    return true;
+  }
+
   #fetch(url, options) {
     if (options.signal?.aborted) return Promise.reject(new TypeError("aborted"));
     const request = {
@@ -122,7 +137,9 @@ export class World {
       options,
     };
     this.requests.push(request);
-    const answer = this.network(request, this.requests.length - 1);
+    let answer = this.network(request, this.requests.length - 1);
+    if (answer?.status >= 300 && answer.status < 400 && options.redirect === "error")
+      answer = new TypeError("redirected");
     return new Promise((resolve, reject) => {
       options.signal?.addEventListener("abort", () => reject(new TypeError("aborted")));
       if (answer === undefined) return;
@@ -133,16 +150,16 @@ export class World {
   }
 }
 
-/** Promises that can go on do, real ones of the platform's streams included. */
-const settle = async () => {
-  for (let round = 0; round < 4; round++) await breathe();
-};
+/** Every promise that can go on does. */
+const settle = () => breathe();
 
+/** As much of a Response as the client reads, and no stream that takes real time. */
 const response = ({ status = 200, type = "application/json", headers = {}, body }) => {
   const all = new Headers(headers);
   if (type) all.set("Content-Type", type);
-  const text = typeof body === "string" || body === undefined ? body : JSON.stringify(body);
-  return new Response(status === 204 ? null : text, { status, headers: all });
+  const text = typeof body === "string" ? body : JSON.stringify(body);
+  const json = async () => JSON.parse(text);
+  return { ok: status >= 200 && status < 300, status, headers: all, json };
 };
 
 const PROBLEM = "application/problem+json";
@@ -157,36 +174,42 @@ export const stream = (fields = {}) => ({
   ...fields,
 });
 
-export const started = (fields) => ({ status: 201, body: stream({ active: 1, limit: 3, ...fields }) });
+export const started = (fields) => ({
+  status: 201,
+  body: stream({ active: 1, limit: 3, ...fields }),
+});
 export const beaten = (fields) => ({ status: 200, body: stream(fields) });
 export const problem = (status, kind, fields = {}) => ({
   status,
   type: PROBLEM,
-  body: { type: `urn:stream-service:problem:${kind}`, title: kind, status, detail: kind, ...fields },
+  body: { type: `urn:stream-service:problem:${kind}`, status, detail: kind, ...fields },
 });
-export const ended = (reason, fields) => problem(410, "stream-ended", { reason, ...fields });
-export const forgotten = () => problem(404, "stream-not-found");
-export const refused = () => problem(409, "limit-reached", { limit: 1, active: 1, streams: [stream()] });
+export const ended = (reason) => problem(410, "stream-ended", { reason });
+export const refused = () =>
+  problem(409, "limit-reached", { limit: 1, active: 1, streams: [stream()] });
 export const away = (retryAfter) => ({
   ...problem(503, "unavailable"),
   headers: retryAfter === undefined ? {} : { "Retry-After": `${retryAfter}` },
 });
+export const stopped = () => ({ status: 204, type: null });
 
-/** A service with this many slots, for the tests in which the order of requests matters. */
+/** A service with this many slots, for tests in which the order of requests matters. */
 export const service = (limit = 3) => {
   const active = new Map();
   let count = 0;
-  return ({ path, headers }) => {
+  const answer = ({ path, headers }) => {
     if (path.endsWith("/streams")) {
       const key = headers["idempotency-key"];
-      for (const [id, one] of active) if (one === key) return { ...started({ stream_id: id }), status: 200 };
+      for (const [stream_id, one] of active)
+        if (one === key) return { ...started({ stream_id }), status: 200 };
       if (active.size >= limit) return refused();
-      const id = `${count++}-id`;
-      active.set(id, key);
-      return started({ stream_id: id });
+      const stream_id = `${count++}-id`;
+      active.set(stream_id, key);
+      return started({ stream_id });
     }
-    const [id, verb] = path.split("/").slice(-2);
-    if (verb === "stop") return active.delete(id) ? { status: 204, type: null } : ended("stopped");
-    return active.has(id) ? beaten({ stream_id: id }) : ended("stopped");
+    const [stream_id, verb] = path.split("/").slice(-2);
+    if (verb === "stop") return active.delete(stream_id) ? stopped() : ended("stopped");
+    return active.has(stream_id) ? beaten({ stream_id }) : ended("stopped");
   };
+  return Object.assign(answer, { active });
 };

@@ -1,0 +1,21 @@
+/** The rules of docs/clients.md, by the table that every client can run: cases.json. */
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+
+import { run } from "./run_case.js";
+
+const { answers, cases } = JSON.parse(readFileSync(new URL("cases.json", import.meta.url)));
+
+for (const one of cases) {
+  test(one.name, async () => {
+    const { requests, told, stopped, state } = one;
+    const expected = { requests, told, ...(stopped ? { stopped } : {}), state };
+    assert.deepEqual(await run(one, answers), expected);
+  });
+}
+
+test("every answer of the table is given in a case", () => {
+  const given = new Set(cases.flatMap((one) => one.answers));
+  assert.deepEqual(Object.keys(answers).filter((name) => !given.has(name)), []);
+});

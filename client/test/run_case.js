@@ -1,0 +1,51 @@
+import { World } from "./world.js";
+
+/** What the client asks and tells in one case of the table, and the state that it ends in. */
+export const run = async ({ options = {}, answers: names, do: acts = [], seconds }, answers) => {
+  const world = new World();
+  try {
+    const keys = [];
+    const requests = [];
+    world.network = ({ at, path, headers, body }, index) => {
+      const name = names[Math.min(index, names.length - 1)];
+      const what = [at];
+      if (path.endsWith("/streams")) {
+        const key = headers["idempotency-key"];
+        if (!keys.includes(key)) keys.push(key);
+        what.push(`start ${"abc"[keys.indexOf(key)]}`);
+        const extra = [body.replace && "replace", body.device_id && "device_id"].filter(Boolean);
+        if (extra.length) what.push(extra.join(" "));
+      } else what.push(path.endsWith("/stop") ? "stop" : "beat");
+      if (headers.authorization) what.push(headers.authorization);
+      requests.push(what);
+      const answer = answers[name];
+      if (answer.hangs) return undefined;
+      return answer.error ? new TypeError("no network") : { type: null, ...answer };
+    };
+    const { grace_seconds: graceSeconds, device_id: deviceId = false, replace } = options;
+    const headers = ({ refused }) => ({ Authorization: refused ? "new" : "old" });
+    const playing = world.play({
+      deviceId,
+      ...(graceSeconds === undefined ? {} : { graceSeconds }),
+      ...(replace === undefined ? {} : { replace }),
+      ...(options.headers ? { headers } : {}),
+    });
+    let stopped;
+    for (const [at, what] of acts) {
+      await world.pass(at - world.now / 1000);
+      if (what === "stop") playing.stop().then((done) => (stopped = [world.now / 1000, done]));
+      else world.dispatch(what);
+    }
+    await world.pass(seconds - world.now / 1000);
+    const told = world.told
+      .filter(([name]) => name !== "onError")
+      .map(([name, at, ...details]) => {
+        const event = name.slice(2).toLowerCase();
+        return event === "ended" ? [at, event, details[0]] : [at, event];
+      });
+    const { state } = playing;
+    return { requests: [...requests], told, ...(stopped ? { stopped } : {}), state };
+  } finally {
+    await world.close();
+  }
+};
