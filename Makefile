@@ -8,13 +8,19 @@ UV_COMPILE := $(VENV)/uv/bin/uv pip compile --quiet --universal --generate-hashe
 	--python-version 3.11 --prerelease if-necessary-or-explicit --upgrade pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run install test test-pythons check test-faults test-deploy test-client test-e2e bench format lock clean
+.PHONY: help run demo install test test-pythons check test-faults test-deploy test-client test-e2e test-containers bench format lock clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run  ## Serve on port 3001 with an embedded database in ./data
 	@exec $(BIN)/python -m stream_service --embedded
+
+demo: $(VENV)/.run  ## See it with a film, a login and a gateway, on http://127.0.0.1:8080
+	@PATH="$$PATH:/usr/sbin"; { command -v nginx && command -v ffmpeg; } >/dev/null || { \
+		echo "installing nginx and ffmpeg from Debian" && $(AS_ROOT) apt-get update -qq && \
+		$(AS_ROOT) apt-get install -qq -y --no-install-recommends nginx-light ffmpeg fonts-dejavu-core; }
+	@exec $(BIN)/python -m demo
 
 install: $(VENV)/.serve$(if $(TRACING),-tracing)  ## Install what a deployment needs, to serve on MONGO_URL; TRACING=1 adds OpenTelemetry
 
@@ -62,6 +68,12 @@ test-deploy: $(VENV)/.dev tests/deploy/node_modules/.package-lock.json  ## Deplo
 			--no-install-recommends git openssh-client openssh-server nginx; }
 	$(BIN)/python -m pytest --capture=no --exitfirst tests/deploy
 
+test-containers: $(VENV)/.containers  ## Build the image without an engine and run it; check compose, manifests, alerts: needs root
+	@for program in buildah debootstrap promtool; do command -v $$program; done | grep -c . | grep -qx 3 || { \
+		echo "installing buildah, debootstrap and prometheus from Debian" && \
+		apt-get update -qq && apt-get install -qq -y --no-install-recommends buildah debootstrap prometheus; }
+	$(BIN)/python -m pytest --capture=no tests/containers
+
 bench: $(VENV)/.bench  ## Measure it beside a bare handler and a peer; QUICK=1 takes two minutes
 	@command -v wrk >/dev/null && command -v redis-server >/dev/null || { \
 		echo "Installing Debian's wrk and redis-server for the benchmark" >&2; \
@@ -87,13 +99,15 @@ lock: | $(VENV)/bin  ## Look for newer dependencies and lock them in requirement
 		--output-file requirements/serve-tracing.txt
 	$(UV_COMPILE) --extra embedded --extra tracing --group dev --group e2e \
 		--constraint requirements/dev.txt --output-file requirements/e2e.txt
+	$(UV_COMPILE) --extra embedded --extra tracing --group dev --group containers \
+		--constraint requirements/dev.txt --output-file requirements/containers.txt
 	$(UV_COMPILE) --extra embedded --group bench --constraint requirements/run.txt \
 		--output-file requirements/bench.txt
 	$(UV_COMPILE) --extra embedded --extra tracing --group dev --group faults --constraint requirements/dev.txt \
 		--output-file requirements/faults.txt
 
 clean:  ## Remove what make made, except ./data
-	rm -rf $(VENV) .pythons client/node_modules tests/deploy/node_modules .coverage* .e2e .hypothesis .mypy_cache \
+	rm -rf $(VENV) .demo .pythons client/node_modules tests/deploy/node_modules .coverage* .e2e .hypothesis .mypy_cache \
 		.pytest_cache .ruff_cache
 
 tests/deploy/node_modules/.package-lock.json: tests/deploy/package-lock.json
@@ -115,7 +129,7 @@ $(VENV)/bin:
 
 # One environment for all: what is installed later adds to what is there.
 $(VENV)/.serve-tracing: | $(VENV)/.serve
-$(VENV)/.serve $(VENV)/.serve-tracing $(VENV)/.run $(VENV)/.dev $(VENV)/.faults $(VENV)/.e2e $(VENV)/.bench: \
-		$(VENV)/.%: requirements/%.txt | $(VENV)/bin
+$(VENV)/.serve $(VENV)/.serve-tracing $(VENV)/.run $(VENV)/.dev $(VENV)/.faults $(VENV)/.e2e \
+		$(VENV)/.bench $(VENV)/.containers: $(VENV)/.%: requirements/%.txt | $(VENV)/bin
 	$(PIP_INSTALL) --requirement $<
 	@touch $@

@@ -1,0 +1,1 @@
+"""What `make test-containers` runs: the image and what surrounds it, without an engine."""
