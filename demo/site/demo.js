@@ -1,0 +1,168 @@
+// A page of a video company: it logs in, plays a film, and keeps to the limit by the player client. With
+// "Ignore the limit" ticked it does not; what stops it then is the content server, which asks for a token.
+import { play } from "/client.js";
+
+const FILM = "/film/film.m3u8";
+// A player that reads far ahead could go on for that long without its stream.
+const AHEAD_SECONDS = 1;
+
+const $ = (id) => document.getElementById(id);
+const video = $("video");
+// Each tab is a device of its own here, so that four tabs are four devices.
+const device = (sessionStorage.device ??= `Tab ${1 + Math.floor(Math.random() * 899)}`);
+const deviceId = (sessionStorage.deviceId ??= crypto.randomUUID());
+
+let playing = null; // the client
+let token = ""; // the latest playback token
+let hls = null;
+
+function say(text) {
+  $("status").textContent = text;
+}
+
+function screen(state, text = "") {
+  $("screen").dataset.state = state;
+  $("curtain").textContent = text;
+  $("play").disabled = state === "playing" || state === "starting";
+  $("stop").disabled = state === "idle";
+}
+
+const obeys = () => !$("ignore").checked;
+
+function show() {
+  if (hls) return;
+  hls = new Hls({
+    maxBufferLength: AHEAD_SECONDS,
+    maxMaxBufferLength: AHEAD_SECONDS,
+    backBufferLength: 0,
+    // Each segment is asked for with the token of the last start or heartbeat.
+    xhrSetup: (request) => request.setRequestHeader("Playback-Token", token),
+  });
+  hls.on(Hls.Events.ERROR, (_, { fatal, response }) => {
+    if (response?.code === 401) say("The content server refuses the film: this stream is over (401).");
+    else if (fatal) say("The film cannot be loaded.");
+  });
+  hls.loadSource(FILM);
+  hls.attachMedia(video);
+  video.play();
+}
+
+function hide(text) {
+  hls?.destroy();
+  hls = null;
+  screen("idle", text);
+}
+
+// Runs dry: that is all a disobedient player notices.
+video.addEventListener("waiting", () => {
+  if (hls && $("screen").dataset.state === "playing") screen("dark", "No picture");
+});
+video.addEventListener("playing", () => screen("playing"));
+video.addEventListener("ended", () => {
+  video.currentTime = 0;
+  video.play();
+});
+
+function start(replace) {
+  $("refused").hidden = true;
+  hls?.destroy();
+  hls = null;
+  screen("starting", "One moment");
+  playing = play({
+    device,
+    deviceId,
+    content: "Test pattern",
+    replace: replace ?? "same-device",
+    onStarted: (stream) => held(stream, "This tab has a stream of its household."),
+    onBeat: (stream) => held(stream),
+    onResumed: (stream) => held(stream, "The stream was lost and has been started again."),
+    onOffline: () => say("The service does not answer. The film goes on."),
+    onOnline: () => say("The service answers again."),
+    onUnavailable: () => say("The service does not answer. Asking again."),
+    onRefused: (refusal) => {
+      hide("Too many streams");
+      say(`${refusal.active} of ${refusal.limit} streams play already.`);
+      offer(refusal.streams);
+    },
+    onEnded: (reason, { replaced_by }) => {
+      if (!obeys()) return;
+      hide(reason === "replaced" ? `Now playing on ${replaced_by.device}` : "Over");
+      say(`This stream is over: ${reason}.`);
+    },
+  });
+}
+
+function held(stream, text) {
+  token = stream.playback_token ?? "";
+  if (text) say(text);
+  show();
+  if (!obeys()) disobey();
+}
+
+// No heartbeat any more, and no callback. It does not say stop either.
+function disobey() {
+  if (!playing || playing.state === "over") return;
+  muteClient = true;
+  say("This player sends no heartbeat and hears nothing any more.");
+}
+
+// The client offers no way to go silent, for good reason: here its requests are dropped instead.
+let muteClient = false;
+const fetchOfBrowser = window.fetch.bind(window);
+window.fetch = (address, options) =>
+  muteClient && String(address).includes("/heartbeat")
+    ? new Promise(() => {})
+    : fetchOfBrowser(address, options);
+
+$("ignore").addEventListener("change", () => {
+  muteClient = !obeys();
+  if (!obeys()) disobey();
+});
+
+function offer(streams) {
+  $("playing").replaceChildren(
+    ...streams.map((stream) => {
+      const item = document.createElement("li");
+      const since = new Date(stream.started_at).toLocaleTimeString();
+      item.append(`${stream.device}: ${stream.content}, since ${since}`);
+      const button = document.createElement("button");
+      button.textContent = "Take this place";
+      button.onclick = () => start(stream.stream_id);
+      item.append(button);
+      return item;
+    }),
+  );
+  $("refused").hidden = false;
+}
+
+$("play").onclick = () => start();
+$("stop").onclick = async () => {
+  hide("Press play");
+  say("Stopping");
+  await playing?.stop();
+  playing = null;
+  say("Nothing plays here.");
+};
+
+$("login").onsubmit = async (event) => {
+  event.preventDefault();
+  const answer = await fetch("/login", { method: "POST", body: $("name").value });
+  if (answer.ok) await enter();
+};
+$("logout").onclick = async () => {
+  await playing?.stop();
+  await fetch("/login", { method: "DELETE" });
+  location.reload();
+};
+
+async function enter() {
+  const answer = await fetch("/login");
+  const known = answer.ok ? (await answer.json()).household : null;
+  $("login").hidden = known !== null;
+  $("cinema").hidden = $("who").hidden = known === null;
+  $("household").textContent = known ?? "";
+  $("device").textContent = device;
+  if (known !== null) screen("idle", "Press play");
+}
+
+await enter();
