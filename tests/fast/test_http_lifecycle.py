@@ -76,6 +76,19 @@ async def test_a_start_beyond_the_limit_is_refused_with_what_is_playing(api: Api
     assert await api.playing() == refused.body["streams"]
 
 
+@pytest.mark.parametrize(
+    ("limit", "said"), [(1, "1 active stream and"), (2, "2 active streams and")]
+)
+async def test_a_refusal_counts_in_singular_and_plural(
+    aiohttp_client: AiohttpClient, store: MongoStore, limit: int, said: str
+) -> None:
+    api = await open_api(aiohttp_client, store, stream_limit=limit)
+    for _ in range(limit):
+        await api.started()
+    detail = (await api.start()).body["detail"]
+    assert detail.startswith(f"This session already has {said} may have {limit}: ")
+
+
 async def test_each_session_has_a_limit_of_its_own(api: Api) -> None:
     for _ in range(3):
         await api.started(session="one")
