@@ -40,7 +40,7 @@ test-pythons:  ## Run the tests on each Python from 3.11 on that this machine ha
 		$(MAKE) --no-print-directory test VENV=.pythons/$$version PYTHON="$$found" || exit 1; \
 		tested="$$tested $$version"; \
 	done; \
-	echo "== passed on Python$${tested:- none}; not on this machine:$${missing:- none}"; test -n "$$tested"
+	echo "== passed on Python$${tested:- none}; not on this machine:$${missing:- none}"
 
 test-client: client/node_modules/.package-lock.json  ## Prove the player client's rules and types: needs Node 20
 	npm test --prefix client --silent
