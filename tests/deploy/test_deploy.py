@@ -175,7 +175,9 @@ async def test_a_revert_brings_the_commit_before_back_without_loss(server: Serve
 
 async def test_a_commit_that_cannot_start_is_not_let_live(server: Server) -> None:
     before = server.instances()
-    server.change("stream_service/server.py", "async def serve(", "async def does_not_serve(")
+    server.change(
+        "stream_service/process/server.py", "async def serve(", "async def does_not_serve("
+    )
     server.push("Break the start")
     async with steady_load(server.port) as load:
         failed = await asyncio.to_thread(server.attempt, *UPDATE)
