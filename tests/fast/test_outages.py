@@ -104,11 +104,12 @@ async def test_an_outage_costs_two_lines_however_many_requests_it_fails(
 async def test_a_database_that_answers_pings_and_fails_requests_is_one_outage(
     lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outages, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(outages, "LOOK_SECONDS", 0.05)
     database = Database()
     database.away = False
     watch = Outages(database.ping, "db.example:27017/films")
-    for _ in range(60):
+    until = asyncio.get_running_loop().time() + 6 * outages.LOOK_SECONDS
+    while asyncio.get_running_loop().time() < until:
         watch.failed(AWAY)
         await asyncio.sleep(0)
     assert [line["event"] for line in lines.said] == ["database gives no answer"]

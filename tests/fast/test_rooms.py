@@ -76,7 +76,7 @@ def test_each_part_of_the_package_has_its_rule() -> None:
         ("aiohttp", ("app", "keys", "api.", "pages.", "telemetry.", "process.")),
         ("motor", ("store", "process.embedded")),
         ("pymongo", ("store", "settings", "process.embedded")),
-        ("prometheus_client", ("telemetry.metrics", "pages.routes")),
+        ("prometheus_client", ("telemetry.metrics", "telemetry.history", "pages.routes")),
         ("yaml", ("api.openapi",)),
     ],
 )
