@@ -39,6 +39,7 @@ from bench.subjects import (
     UnavailableError,
     subjects_on,
 )
+from bench.tokens import write_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -253,6 +254,8 @@ def _measure(subjects: Sequence[Subject], plan: Plan, samples: list[Sample]) -> 
 def _warm_up(subject: Subject, scenario: str, plan: Plan) -> None:
     if scenario == "heartbeats":
         start_streams(subject.port, _file(subject, scenario), plan.beating)
+    elif scenario in ("checks", "live-checks") and subject.key is not None:
+        write_tokens(_file(subject, scenario), subject.key, plan.beating)
     elif scenario == "refusals":
         start_streams(subject.port, _file(subject, scenario), REFUSED_SESSIONS, LIMIT)
     sample = _sample(subject, scenario, max(plan.connections), 0, plan.warm_up)
@@ -275,6 +278,8 @@ def _sample(subject: Subject, scenario: str, connections: int, number: int, seco
         start_streams(subject.port, _file(subject, scenario), connections + 50)
     elif scenario == "unseen":
         name_streams(_file(subject, scenario), MOST_PER_SECOND * seconds)
+    elif scenario == "new-checks" and subject.key is not None:
+        write_tokens(_file(subject, scenario), subject.key, MOST_PER_SECOND * seconds)
     database.commands()
     before, database_before = usage(subject.processes), usage(database.processes)
     run = _run(subject, scenario, connections, seconds)
@@ -308,21 +313,28 @@ def _sample(subject: Subject, scenario: str, connections: int, number: int, seco
 def _run(subject: Subject, scenario: str, connections: int, seconds: int) -> Run:
     word = secrets.token_hex(6)
     file = str(_file(subject, scenario))
+    script, arguments = scenario, [file]
     match scenario:
         case "plain":
-            return wrk("plain", subject.port, connections, seconds)
+            arguments = []
         case "starts":
-            return wrk("starts", subject.port, connections, seconds, word)
+            arguments = [word]
         case "mixed":
-            return wrk("mixed", subject.port, connections, seconds, file, word)
-        case "refusals":
-            subject.database.show_active(LIMIT)
-            try:
-                return wrk("refusals", subject.port, connections, seconds, file)
-            finally:
-                subject.database.show_active(0)
-        case _:
-            return wrk("heartbeats", subject.port, connections, seconds, file)
+            arguments = [file, word]
+        case "unseen":
+            script = "heartbeats"
+        case "new-checks":
+            script = "checks"
+        case "live-checks":
+            script, arguments = "checks", [file, "?live=1"]
+    full = scenario == "refusals"
+    if full:
+        subject.database.show_active(LIMIT)
+    try:
+        return wrk(script, subject.port, connections, seconds, *arguments)
+    finally:
+        if full:
+            subject.database.show_active(0)
 
 
 def _file(subject: Subject, scenario: str) -> Path:

@@ -11,7 +11,18 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from bench.subjects import ALONE, EMBEDDED, GROUPED, MONGO, NULL, PEER, REDIS, RUST, YARDSTICK
+from bench.subjects import (
+    ALONE,
+    EMBEDDED,
+    GROUPED,
+    MONGO,
+    NULL,
+    PEER,
+    REDIS,
+    RUST,
+    SIGNING,
+    YARDSTICK,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -132,6 +143,16 @@ class Report:
             found.append((f"{text} / bare aiohttp", self.ratio(grouped, bare), f">= {floor}"))
             alone = (NULL, ALONE, scenario, 64)
             found.append((f"{text} / each request alone", self.ratio(grouped, alone), ">= 4"))
+        for signing, kind in SIGNING.items():
+            for scenario, base, wanted in (
+                ("heartbeats", (NULL, GROUPED, "heartbeats", 64), "told"),
+                ("checks", bare, ">= 0.6"),
+                ("new-checks", bare, "told"),
+                ("live-checks", bare, "told"),
+            ):
+                against = "bare aiohttp" if base is bare else "without tokens"
+                figure = self.ratio((NULL, signing, scenario, 64), base)
+                found.append((f"{scenario}, {kind}, 64 connections / {against}", figure, wanted))
         beats = self._cells.get((NULL, GROUPED, "heartbeats", 64), [])
         commands = _median(beats, lambda s: s.commands)
         found.append(("commands per heartbeat, 64 connections", commands, "<= 0.06"))

@@ -13,6 +13,7 @@ from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
 from bench.processes import free_port, running
+from bench.tokens import ED25519, P256, write_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,9 +26,14 @@ LEASE_SECONDS = 3600
 """Longer than a run: nothing that is meant to beat later may expire before."""
 
 SERVICE_SCENARIOS = ("starts", "refusals", "heartbeats", "mixed")
-NULL_SCENARIOS = (*SERVICE_SCENARIOS, "unseen")
+CHECKS = ("checks", "new-checks", "live-checks")
+"""Checks of playback tokens: of some in turn, of each but once, and of some with `live=1`."""
+
+NULL_SCENARIOS = (*SERVICE_SCENARIOS, "unseen", *CHECKS)
 """Unseen: heartbeats of streams that the process has not met, and so has to read once each."""
 GROUPED, ALONE, PAIR, PEER = "grouped", "alone", "grouped x2", "fastapi-stream-lease"
+SIGNING = {f"grouped + {kind}": kind for kind in (ED25519, P256)}
+"""Grouped, with playback tokens by such a key."""
 YARDSTICK, CEILING = "aiohttp", "wrk"
 NO_DATABASE, NULL, EMBEDDED, RUST = "-", "null", "embedded", "secantusd-rs"
 MONGO, REDIS = "MONGO_URL", "redis"
@@ -78,6 +84,7 @@ class Subject:
         processes: Its own processes.
         scenarios: What it is asked for.
         directory: Where the streams of a scenario are written.
+        key: What its playback tokens are signed by, if it gives any.
     """
 
     name: str
@@ -86,6 +93,7 @@ class Subject:
     processes: Sequence[psutil.Process]
     scenarios: Sequence[str]
     directory: Path
+    key: Path | None = None
 
 
 @contextmanager
@@ -114,6 +122,7 @@ def subjects_on(name: str, url: str | None, directory: Path) -> Iterator[list[Su
                 services = [_service(stack, how, database, directory) for how in (GROUPED, ALONE)]
                 if name == NULL:
                     services.append(_pair(stack, database, directory))
+                    services += [_signing(stack, how, database, directory) for how in SIGNING]
                 yield services
 
 
@@ -185,7 +194,7 @@ def _service(stack: ExitStack, how: str, database: Database, directory: Path) ->
     if database.name != NULL:
         stack.callback(_drop, database.url, mongo_db)
     process = stack.enter_context(running(_python("bench.service", how), port, environment))
-    scenarios = NULL_SCENARIOS if database.name == NULL else SERVICE_SCENARIOS
+    scenarios = (*SERVICE_SCENARIOS, "unseen") if database.name == NULL else SERVICE_SCENARIOS
     return Subject(how, database, port, [process], scenarios, directory)
 
 
@@ -210,6 +219,14 @@ def _pair(stack: ExitStack, database: Database, directory: Path) -> Subject:
     command = _python("bench.service", GROUPED)
     processes = [stack.enter_context(running(command, port, environment)) for _ in range(2)]
     return Subject(PAIR, database, port, processes, ["starts", "unseen"], directory)
+
+
+def _signing(stack: ExitStack, how: str, database: Database, directory: Path) -> Subject:
+    port, key = free_port(), directory / f"{how}.pem"
+    write_key(key, SIGNING[how])
+    environment = _environment(port, database.url) | {"PLAYBACK_KEYS": str(key)}
+    process = stack.enter_context(running(_python("bench.service", GROUPED), port, environment))
+    return Subject(how, database, port, [process], ("heartbeats", *CHECKS), directory, key)
 
 
 def _peer(stack: ExitStack, directory: Path) -> Subject:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from stream_service import __main__, store
-from stream_service.api import handlers
+from stream_service.api import handlers, playback
 from stream_service.group_commit import GroupCommit
 from stream_service.process import server
 from stream_service.process.http_server import Connection, HttpServer
@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 
 # What these modules import is theirs alone, by mypy.
 _handlers: Any = handlers
+_playback: Any = playback
 _server: Any = server
 _operation = store._operation  # noqa: SLF001 - the claim itself
 _session_of = _handlers.session_of
+_token_of = _playback._token_of  # noqa: SLF001
 _group_init = GroupCommit.__init__
 _group: dict[str, Any] = _group_init.__kwdefaults__ or {}
 
@@ -73,6 +75,11 @@ def _tells_the_session(request: Any) -> Any:
     return _session_of(request)
 
 
+def _tells_the_token(request: Any) -> Any:
+    logging.getLogger("tells").info("from %s", request.headers)
+    return _token_of(request)
+
+
 def change(what: str) -> None:
     """Make one change to the service, in this process."""
     name, _, value = what.partition("=")
@@ -99,6 +106,7 @@ def change(what: str) -> None:
             HttpServer.__init__ = _reads_on  # type: ignore[method-assign]
         case "tells":
             _handlers.session_of = _tells_the_session
+            _playback._token_of = _tells_the_token  # noqa: SLF001
         case _:
             raise ValueError(what)
 

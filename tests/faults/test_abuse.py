@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from tests.faults.tally import MARK, TALLY, new_secret
 from tests.faults.viewers import Viewers
+from tests.support.playback import write_key
 from tests.support.processes import Service, read_answer
 
 if TYPE_CHECKING:
@@ -140,7 +141,15 @@ def test_no_bytes_at_all_bring_forth_a_500_or_end_the_service(service: Service) 
     assert [e for e in service.events if e["level"] in ("ERROR", "CRITICAL")] == []
 
 
-def test_the_api_keeps_to_its_own_description(service: Service, tmp_path: Path) -> None:
+def test_the_api_keeps_to_its_own_description(
+    database: Database, serve: Serve, tmp_path: Path
+) -> None:
+    key = str(write_key(tmp_path / "key.pem"))
+    with serve(database.url, GATEWAY_TOKEN="", PLAYBACK_KEYS=key) as service:
+        _asked_all_that_is_described(service, tmp_path)
+
+
+def _asked_all_that_is_described(service: Service, tmp_path: Path) -> None:
     run = subprocess.run(
         [
             Path(sys.executable).with_name("schemathesis"),
