@@ -24,9 +24,9 @@ WINDOW_SECONDS = 900.0
 _API = ("/streams", "/watch", "/playback")
 """Begin the routes whose answers viewers wait for."""
 
-_BEGUN = ("admitted", "replacing", "would_refuse")
+_BEGUN = ("admitted", "replacing", "would_refuse", "would_replace")
 _REFUSED = ("refused", "would_refuse")
-_DECIDED = ("admitted", "replacing", "refused", "would_refuse")
+_DECIDED = (*_BEGUN, "refused")
 
 Buckets = dict[float, float]
 """How many observations were at most so big, by that size."""

@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 GATEWAYS = ("gate-new", "gate-old")
 OPERATORS = ("op-new", "op-old")
 PAGES = {
-    *("/docs", "/console", "/console/state", "/metrics", "/static/{file}"),
+    *("/", "/docs", "/docs/", "/docs/{guide}", "/console", "/console/", "/console/state"),
+    *("/metrics", "/static/{file}"),
 }
 FOR_VIEWERS = [("GET", "/watch"), ("GET", "/streams"), ("GET", "/client.js")]
 FOR_VIEWERS += [("POST", "/streams"), ("GET", "/openapi.json")]
 FOR_VIEWERS += [("DELETE", "/streams"), ("DELETE", "/streams/x"), ("POST", "/streams/x/stop")]
-FOR_OPERATORS = ["/docs", "/console", "/console/state", "/metrics", "/static/icon.svg"]
+FOR_OPERATORS = ["/", "/docs", "/docs/integration", "/console", "/console/state", "/metrics"]
+FOR_OPERATORS += ["/static/icon.svg"]
 SESSION = {"Session-Id": "me"}
 
 

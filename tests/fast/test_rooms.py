@@ -78,6 +78,7 @@ def test_each_part_of_the_package_has_its_rule() -> None:
         ("pymongo", ("store", "settings", "process.embedded")),
         ("prometheus_client", ("telemetry.metrics", "telemetry.history", "pages.routes")),
         ("yaml", ("api.openapi",)),
+        ("markdown_it", ("pages.guides",)),
     ],
 )
 def test_a_library_is_known_only_where_it_belongs(library: str, where: tuple[str, ...]) -> None:
