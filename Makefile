@@ -2,13 +2,16 @@ PYTHON ?= python3
 VENV := .venv
 PYTHONS := 3.11 3.12 3.13 3.14
 BIN := $(VENV)/bin
+# Half as many again as there are cores: a test waits half of its time for processes. Each worker
+# has an embedded database of its own.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) '*' 3 / 2)
 AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 UV_COMPILE := $(VENV)/uv/bin/uv pip compile --quiet --universal --generate-hashes --no-header \
 	--python-version 3.11 --prerelease if-necessary-or-explicit --upgrade pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo install test test-pythons check test-faults test-deploy test-client test-e2e test-containers bench format lock clean
+.PHONY: help run demo install test test-pythons check lint test-faults test-deploy test-client test-e2e test-containers bench format lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,7 +28,10 @@ demo: $(VENV)/.run  ## See it with a film, a login and a gateway, on http://127.
 install: $(VENV)/.serve$(if $(TRACING),-tracing)  ## Install what a deployment needs, to serve on MONGO_URL; TRACING=1 adds OpenTelemetry
 
 test: $(VENV)/.dev  ## Prove it: the tests, on an embedded database or on MONGO_URL
-	$(BIN)/python -m pytest
+	$(if $(COVERAGE),$(BIN)/coverage erase)
+	$(BIN)/$(if $(COVERAGE),coverage run,python) -m pytest --numprocesses $(WORKERS) --dist worksteal
+	$(if $(COVERAGE),$(BIN)/coverage combine --quiet)
+	$(if $(COVERAGE),$(BIN)/coverage report --fail-under 95)
 
 # What pyenv has is found though none of it may be in PATH.
 test-pythons:  ## Run the tests on each Python from 3.11 on that this machine has
@@ -51,14 +57,13 @@ test-e2e: $(VENV)/.e2e test-client  ## Prove the pages and the player client in 
 	$(BIN)/mypy tests/e2e/*.py
 	$(BIN)/python -m pytest tests/e2e
 
-check: $(VENV)/.dev  ## Format, lint, types, and the tests with a floor under their coverage
+check: lint  ## Format, lint, types, and the tests with a floor under their coverage
+	@$(MAKE) --no-print-directory test COVERAGE=1
+
+lint: $(VENV)/.dev
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest --quiet
-	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report --fail-under 95
 
 test-deploy: $(VENV)/.dev tests/deploy/node_modules/.package-lock.json  ## Deploy by pm2, reload under load: needs Node
 	@PATH="$$PATH:/usr/sbin"; for program in git ssh sshd nginx; do command -v $$program; done \
