@@ -28,7 +28,7 @@ environment variables and their defaults:
   STREAM_LIMIT 3                  active streams per session, 1 to 100
   ENFORCE 1                       0 refuses nobody, and counts who would have been refused
   STREAM_TTL_SECONDS 60           lease: how long a stream lives without a heartbeat
-  STREAM_RETENTION_SECONDS 300    how long a stream that is over is remembered
+  STREAM_RETENTION_SECONDS 300    how long a stream that is over is remembered, at least
   STREAM_LIMIT_HEADER             header in which the gateway sends a viewer's own limit
   GATEWAY_TOKEN                   bearer token of the gateway; several with commas
   OPERATOR_TOKEN                  token of operators, which opens the pages too; several likewise

@@ -6,6 +6,7 @@ import asyncio
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
+from random import random
 from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
@@ -21,7 +22,7 @@ from stream_service.keys import DIGESTS, LIMITER, PLAYBACK, SETTINGS, STORE
 from stream_service.limiter import Limiter
 from stream_service.pages.routes import page_routes
 from stream_service.store import MongoStore
-from stream_service.streams import utc_now
+from stream_service.streams import StoreUnavailableError, utc_now
 from stream_service.telemetry.history import History
 from stream_service.telemetry.keys import HISTORY, METRICS, OUTAGES, RECENT, SAMPLER
 from stream_service.telemetry.metrics import Metrics, Sampler
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from stream_service.api.playback_tokens import PlaybackTokens
     from stream_service.limiter import Clock
     from stream_service.settings import Settings
-    from stream_service.streams import StoreUnavailableError
 
 
 _SECRET_HEADERS = (SESSION_HEADER, KEY_HEADER, TOKEN_HEADER, URI_HEADER, hdrs.AUTHORIZATION)
@@ -82,7 +82,7 @@ def create_app(
         retention = timedelta(seconds=settings.stream_retention_seconds)
         store = MongoStore.connect(settings.mongo_url, settings.mongo_db, retention)
         app.cleanup_ctx.append(_closing_store)
-    app.cleanup_ctx.append(_finishing)
+    app.cleanup_ctx.extend((_finishing, _sweeping))
     app[SETTINGS] = settings
     app[DIGESTS] = Digests(settings.digest_key)
     tokens = _playback_tokens(settings, clock)
@@ -117,6 +117,10 @@ def create_app(
     return app
 
 
+SWEEP_SECONDS = 30.0
+"""How often each process has the store forget what is long over."""
+
+
 def _playback_tokens(settings: Settings, clock: Clock) -> PlaybackTokens | None:
     if not settings.playback_keys:
         return None
@@ -143,3 +147,16 @@ async def _finishing(app: web.Application) -> AsyncIterator[None]:
     yield
     app[OUTAGES].close()
     await app[LIMITER].finish()
+
+
+async def _sweeping(app: web.Application) -> AsyncIterator[None]:
+    async def sweep() -> None:
+        while True:
+            # Jittered: processes that start together need not sweep together.
+            await asyncio.sleep(SWEEP_SECONDS * (0.5 + random()))  # noqa: S311 - no secret
+            with suppress(StoreUnavailableError):
+                await app[STORE].sweep()
+
+    sweeping = asyncio.create_task(sweep())
+    yield
+    sweeping.cancel()

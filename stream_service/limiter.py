@@ -178,6 +178,8 @@ class Limiter:
             KeyReusedError: A start that said something else has a stream by the same key.
         """
         try:
+            if start.idempotency_key is not None:
+                await self._store.prepare()
             outcome = await self._starts(start)
         except StoreUnavailableError as unavailable:
             self._observer.on_start(unavailable)

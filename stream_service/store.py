@@ -14,11 +14,19 @@ import asyncio
 import logging
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo import IndexModel, ReadPreference, UpdateOne, WriteConcern, timeout
+from pymongo import (
+    DeleteMany,
+    IndexModel,
+    ReadPreference,
+    UpdateMany,
+    UpdateOne,
+    WriteConcern,
+    timeout,
+)
 from pymongo.errors import (
     BulkWriteError,
     ConfigurationError,
@@ -46,22 +54,38 @@ A stopped stream is dated this far back, so that its slot is free at once for a 
 is behind the one that stopped it.
 """
 
+INDEX_TIMEOUT = timedelta(hours=1)
+"""How long the making of the indexes may take: on a large collection, far longer than a command."""
+
+SWEEP_TIMEOUT = timedelta(seconds=20)
+"""How long one sweep may take. What it did not get to is left to the next one."""
+
+SWEEP_STEP = timedelta(minutes=10)
+"""How often a stream that is active, or remembered, is looked at by a sweep.
+
+So much longer than the retention may a stream be remembered; a retention of more than 40 minutes is
+overrun by up to a quarter of it instead.
+"""
+
+_INDEX_PATIENCE_SECONDS = 1.0
+_INDEX_RETRY_SECONDS = 0.5
 _LEAVE_SECONDS = 0.5
 _DUPLICATE_KEY = 11000
 _WRITE_CONFLICT = 112
+_NO_SUCH_INDEX = 27
 _INDEX_CONFLICTS = (85, 86)  # IndexOptionsConflict, IndexKeySpecsConflict
 _ALL_IN_FIRST_BATCH = 100_000
 
-_INDEXES = (
-    IndexModel([("session", 1)]),
-    # A start that is tried again while its first try still waits in another process must not get
-    # a second slot. Unique per session, which a sharded cluster can enforce.
-    IndexModel(
-        [("session", 1), ("idempotency_key", 1)],
-        unique=True,
-        partialFilterExpression={"idempotency_key": {"$type": "string"}},
-    ),
+# A start that is tried again while its first try still waits in another process must not get a
+# second slot. Unique per session, which a sharded cluster can enforce. The name tells it from the
+# one of earlier versions, whose filter asked for a type, which Amazon does not document.
+_KEY_ONCE = IndexModel(
+    [("session", 1), ("idempotency_key", 1)],
+    name="idempotency_key_once",
+    unique=True,
+    partialFilterExpression={"idempotency_key": {"$exists": True}},
 )
+_INDEXES = (IndexModel([("session", 1)]), IndexModel([("forget_at", 1)]), _KEY_ONCE)
 
 _HINTS_BY_CODE = {
     13: "its user may not do this: give it the role readWrite on this database",
@@ -85,6 +109,8 @@ _HINTS_BY_WORD = {
 
 Place = tuple[str, str]
 """Where a stream is: the digest of its session, and its id, which carries its slot."""
+
+_Keys = tuple[tuple[str, Any], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +162,12 @@ class MongoStore:
     def __init__(
         self, client: AsyncIOMotorClient[Any], database: str, retention: timedelta
     ) -> None:
-        """Nothing is sent yet; the indexes are made by the first verb that reaches the database.
+        """Nothing is sent yet; the first verb that reaches the database has the indexes made.
 
         Args:
             client: A motor client whose commands end within `COMMAND_TIMEOUT`.
             database: Name of the database.
-            retention: How long a stream that is over is remembered.
+            retention: How long a stream that is over is remembered, at least.
         """
         self._client = client
         # Whatever the URL says: a stale read would refuse wrongly, and a write that a crash can
@@ -153,7 +179,9 @@ class MongoStore:
             write_concern=WriteConcern(w="majority", j=True),
         )
         self._retention = retention
+        self._is_known = False
         self._prepared = False
+        self._goes_ahead = False
         self._preparing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -184,48 +212,116 @@ class MongoStore:
 
     def close(self) -> None:
         """Close the connections."""
+        if self._preparing is not None and not self._preparing.done():
+            self._preparing.cancel()
         # The driver takes leave of the database, and would wait half a minute for a frozen one.
         with timeout(_LEAVE_SECONDS):
             self._client.close()
 
-    async def prepare(self) -> None:
-        """Make the indexes, or change the retention of the one that is there. Done once.
+    async def prepare(self, within: timedelta | None = COMMAND_TIMEOUT) -> None:
+        """Wait until the indexes are there.
 
-        Whoever asks meanwhile shares the attempt: in a queue, each would wait for the failure of
-        those before it while the database is away.
+        Every verb is right without them, if slow in a large collection, but for one: two starts
+        with the same idempotency key, tried at once in two processes, are told apart by an index
+        alone. Whoever starts with a key waits here first; everybody else is served meanwhile.
+
+        Args:
+            within: How long to wait at most; None waits as long as it takes once the database
+                answers.
+
+        Raises:
+            StoreUnavailableError: They are not there yet; their making goes on.
         """
         if self._prepared:
             return
-        if self._preparing is None or self._preparing.done():
-            self._preparing = asyncio.create_task(self._make_indexes())
-        await asyncio.shield(self._preparing)
+        await self._ready()
+        try:
+            async with asyncio.timeout(None if within is None else within.total_seconds()):
+                await asyncio.shield(self._preparation())
+        except TimeoutError:
+            raise StoreUnavailableError("indexes are being made") from None
+
+    async def _ready(self) -> None:
+        """See that the server is there, and that somebody sees to its indexes.
+
+        That takes a moment as long as there are hardly any streams, and is worth waiting for: a
+        collection without an index is slow, and SecantusDB 0.7.0b3 can lock up when indexes are
+        made of a collection that is being written to.
+        """
+        if self._prepared or self._goes_ahead:
+            return
+        if not self._is_known:
+            with _translated_errors():
+                await self._client.admin.command("hello")
+            self._is_known = True
+        done, _ = await asyncio.wait((self._preparation(),), timeout=_INDEX_PATIENCE_SECONDS)
+        if not done and not self._goes_ahead:
+            self._goes_ahead = True
+            log.info("indexes are being made: starts with an Idempotency-Key get 503 until then")
+
+    def _preparation(self) -> asyncio.Task[None]:
+        if self._preparing is None:
+            self._preparing = asyncio.create_task(self._prepare_at_last())
+        return self._preparing
+
+    async def _prepare_at_last(self) -> None:
+        said = ""
+        while not self._prepared:
+            try:
+                with _translated_errors():
+                    await self._make_indexes()
+                self._prepared = True
+                if self._goes_ahead:
+                    log.info("indexes are there")
+            except StoreUnavailableError as error:
+                if str(error) != said:
+                    said = str(error)
+                    log.warning(
+                        "indexes could not be made, and will be tried again",
+                        extra={"error": said},
+                    )
+                await asyncio.sleep(_INDEX_RETRY_SECONDS)
 
     async def _make_indexes(self) -> None:
-        with _translated_errors():
-            for index in _INDEXES:
-                document = index.document
-                options = {k: v for k, v in document.items() if k not in ("key", "name")}
-                await self._streams.create_index(list(document["key"].items()), **options)
-            await self._make_ttl_index()
-        self._prepared = True
+        """Make what is missing, in one command, then drop what earlier versions needed."""
+        names = await self._index_names()
+        missing = [index for index in _INDEXES if not _is_among(index, names)]
+        if missing:
+            try:
+                await self._create(missing)
+            except OperationFailure as error:
+                if error.code not in _INDEX_CONFLICTS:
+                    raise
+                # MongoDB before 5.0 takes one index on these fields, whatever its filter.
+                await self._drop(names, _keys_of(_KEY_ONCE))
+                await self._create(missing)
+        # It moved with every heartbeat.
+        await self._drop(names, (("expires_at", 1),))
+        await self._drop(names, _keys_of(_KEY_ONCE))
 
-    async def _make_ttl_index(self) -> None:
-        seconds = int(self._retention.total_seconds())
-        try:
-            await self._streams.create_index("expires_at", expireAfterSeconds=seconds)
-        except OperationFailure as error:
-            if error.code not in _INDEX_CONFLICTS:
-                raise
-            await self._streams.database.command(
-                "collMod",
-                self._streams.name,
-                index={"keyPattern": {"expires_at": 1}, "expireAfterSeconds": seconds},
-            )
-            log.info("retention changed", extra={"retention_seconds": seconds})
+    async def _create(self, indexes: list[IndexModel]) -> None:
+        with timeout(INDEX_TIMEOUT.total_seconds()):
+            await self._streams.create_indexes(indexes)
+
+    async def _index_names(self) -> dict[str, _Keys]:
+        indexes = await self._streams.index_information()
+        return {name: tuple(map(tuple, index["key"])) for name, index in indexes.items()}
+
+    async def _drop(self, names: dict[str, _Keys], keys: _Keys) -> None:
+        """Drop the indexes on these fields that are not this version's own."""
+        own = {index.document["name"] for index in _INDEXES}
+        for name in [name for name, its_keys in names.items() if its_keys == keys]:
+            if name not in own:
+                try:
+                    await self._streams.drop_index(name)
+                except OperationFailure as error:
+                    if error.code != _NO_SUCH_INDEX:
+                        raise
+                log.info("index dropped", extra={"index": name})
 
     async def ping(self) -> None:
         """Return if the database answers and is ready to be used."""
-        await self.prepare()
+        await self._ready()
         with _translated_errors():
             await self._client.admin.command("ping")
 
@@ -264,7 +360,7 @@ class MongoStore:
         order = sorted(range(len(changes)), key=lambda i: _id(places[i]))
         with _translated_errors():
             try:
-                operations = [_operation(changes[i], now) for i in order]
+                operations = [_operation(changes[i], now, self._retention) for i in order]
                 done = await self._streams.bulk_write(operations, ordered=False)
                 matched, upserted = done.matched_count, done.upserted_count
             except BulkWriteError as error:
@@ -347,6 +443,31 @@ class MongoStore:
             place: _stream(documents[_id(place)]) for place in streams if _id(place) in documents
         }
 
+    async def sweep(self) -> None:
+        """Delete what has been over for the retention, by the clock of the database.
+
+        `forget_at` says when to look at a stream next. Whether it is deleted then, its lease says,
+        in the same step: a process of an earlier version, which shares the database while a new
+        version is rolled out, renews leases and gives slots away without touching `forget_at`, and
+        no TTL index could see that. So heartbeats change no index at all.
+        """
+        await self._ready()
+        if not self._prepared:
+            return
+        with timeout(SWEEP_TIMEOUT.total_seconds()), _translated_errors():
+            hello = await self._client.admin.command("hello")
+            now = hello["localTime"].replace(tzinfo=UTC)
+            over = {"$lte": now - max(self._retention, TOLERATED_SKEW)}
+            later = {"$set": {"forget_at": now + max(SWEEP_STEP, self._retention / 4)}}
+            await self._streams.bulk_write(
+                [
+                    DeleteMany({"forget_at": {"$lte": now}, "expires_at": over}),
+                    UpdateMany({"forget_at": {"$lte": now}}, later),
+                    # Made by an earlier version.
+                    UpdateMany({"forget_at": None}, later),
+                ]
+            )
+
     async def count(self, after: datetime) -> int:
         """How many streams of all sessions have a lease that runs beyond `after`.
 
@@ -356,9 +477,16 @@ class MongoStore:
         with _translated_errors():
             return await self._streams.count_documents({"expires_at": {"$gt": after}})
 
-    async def _ready(self) -> None:
-        if not self._prepared:
-            await self.prepare()
+
+def _keys_of(index: IndexModel) -> _Keys:
+    return tuple(index.document["key"].items())
+
+
+def _is_among(index: IndexModel, names: dict[str, _Keys]) -> bool:
+    # The one that guards the keys by its name: an earlier one on the same fields is to be replaced.
+    if index is _KEY_ONCE:
+        return index.document["name"] in names
+    return _keys_of(index) in names.values()
 
 
 def _id(place: Place) -> str:
@@ -386,7 +514,7 @@ def _is_claim(change: Change) -> bool:
     return isinstance(change, Write) and change.victim is None
 
 
-def _operation(change: Change, now: datetime) -> UpdateOne:
+def _operation(change: Change, now: datetime, retention: timedelta) -> UpdateOne:
     stream = change.stream
     where: dict[str, Any] = {
         "_id": _id((stream.session, stream.stream_id)),
@@ -403,14 +531,14 @@ def _operation(change: Change, now: datetime) -> UpdateOne:
         case Write(victim=victim, unless_renewed=unless_renewed):
             if victim is None:
                 where["expires_at"] = {"$lte": now}
-                return UpdateOne(where, _held_by(stream), upsert=True)
+                return UpdateOne(where, _held_by(stream, retention), upsert=True)
             where |= {"stream_id": victim.stream_id, **_active(now)}
             if unless_renewed:
                 where["expires_at"] = victim.expires_at
-            return UpdateOne(where, _held_by(stream))
+            return UpdateOne(where, _held_by(stream, retention))
 
 
-def _held_by(stream: Stream) -> dict[str, Any]:
+def _held_by(stream: Stream, retention: timedelta) -> dict[str, Any]:
     """What makes a slot hold this stream, and nothing of the one before."""
     to_set: dict[str, Any] = {
         "slot": stream.slot,
@@ -419,6 +547,8 @@ def _held_by(stream: Stream) -> dict[str, Any]:
         "content": stream.content,
         "started_at": stream.started_at,
         "expires_at": stream.expires_at,
+        # If it never beats.
+        "forget_at": stream.expires_at + retention,
     }
     to_unset = {"ended": ""}
     for name, value in (

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mongomock.collection
+import mongomock.database
 import pytest
 from hypothesis import HealthCheck, settings
 from mongomock_motor import AsyncMongoMockClient
 from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo import MongoClient
+from pymongo import IndexModel, MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.monitoring import (
     CommandFailedEvent,
@@ -31,6 +32,7 @@ from pymongo.monitoring import (
 from stream_service.group_commit import GroupCommit
 from stream_service.process.embedded import PROGRAM, START_SECONDS, STOP_SECONDS, end_with_parent
 from stream_service.store import MongoStore
+from stream_service.streams import utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -53,6 +55,31 @@ def _add_update_without_sort(*args: Any, sort: None = None, **kwargs: Any) -> An
 
 
 _builder.add_update = _add_update_without_sort
+
+
+# It makes an index of all documents of what shall be one of some.
+def _create_indexes(collection: Any, indexes: list[IndexModel]) -> list[str]:
+    return [
+        collection.create_index(list(options.pop("key").items()), **options)
+        for options in (dict(index.document) for index in indexes)
+    ]
+
+
+_collection: Any = mongomock.collection.Collection
+_collection.create_indexes = _create_indexes
+
+# And it knows no command but ping.
+_database: Any = mongomock.database.Database
+_command = _database.command
+
+
+def _command_or_hello(database: Any, command: Any, **kwargs: Any) -> Any:
+    if command == "hello":
+        return {"ok": 1.0, "localTime": utc_now()}
+    return _command(database, command, **kwargs)
+
+
+_database.command = _command_or_hello
 
 
 @pytest.fixture(scope="session")
@@ -127,11 +154,16 @@ def mongo(mongo_url: str) -> Iterator[MongoClient[Any]]:
 def failing(mongo: MongoClient[Any]) -> Iterator[Callable[..., None]]:
     """Lets the next commands of stores fail, by MongoDB's own test command.
 
-    Takes the names of the commands, how many `times` they fail, and the `code` of the error.
+    Takes the names of the commands, how many `times` they fail, and the `code` of the error; or for
+    how many seconds they `block` instead.
     """
 
-    def fail(*commands: str, code: int, times: int = 1) -> None:
-        data = {"failCommands": commands, "errorCode": code, "appName": "stream-service"}
+    def fail(*commands: str, code: int = 0, times: int = 1, block: float = 0) -> None:
+        data: dict[str, Any] = {"failCommands": commands, "appName": "stream-service"}
+        if block:
+            data |= {"blockConnection": True, "blockTimeMS": int(block * 1000)}
+        else:
+            data["errorCode"] = code
         _fail_point(mongo, {"times": times}, data)
 
     try:

@@ -33,6 +33,7 @@ from stream_service.process.embedded import EmbeddedDatabase, embedded_database
 from stream_service.process.http_server import running
 from stream_service.process.listener import BACKLOG, SharedListener, shared_listener
 from stream_service.process.readiness import announce_ready
+from stream_service.store import COMMAND_TIMEOUT
 from stream_service.streams import StoreUnavailableError
 from stream_service.telemetry.keys import OUTAGES
 
@@ -96,7 +97,7 @@ async def serve(settings: Settings, *, embedded_in: Path | None = None) -> int:
                 return 0
             settings = replace(settings, mongo_url=database.url)
             database.exited.add_done_callback(lambda _: stopped.set())
-        url = await _listen(stack, settings, hurry)
+        url = await _listen(stack, settings, hurry, embedded=embedded_in is not None)
         about = {
             "version": __version__,
             "limit": settings.stream_limit,
@@ -170,14 +171,17 @@ def _only_this_machine(runner: web.BaseRunner) -> bool:
     return all(ip_address(address[0].partition("%")[0]).is_loopback for address in runner.addresses)
 
 
-async def _listen(stack: AsyncExitStack, settings: Settings, hurry: asyncio.Event) -> str:
+async def _listen(
+    stack: AsyncExitStack, settings: Settings, hurry: asyncio.Event, *, embedded: bool
+) -> str:
     app = create_app(settings)
     drain = Drain(app)
     runner, server = await stack.enter_async_context(
         running(app, idle_seconds=IDLE_SECONDS, grace_seconds=GRACE_SECONDS)
     )
     try:
-        await app[STORE].prepare()
+        # The embedded database can lock up when indexes are made of what is being written to.
+        await app[STORE].prepare(None if embedded else COMMAND_TIMEOUT)
     except StoreUnavailableError as error:
         # Serving 503 and coming back by itself is better than a restart loop.
         app[OUTAGES].failed(error, requests=0)

@@ -337,7 +337,7 @@ class AnyCourseOfEvents(RuleBasedStateMachine):
 
     @rule()
     def the_sweep_of_the_database(self) -> None:
-        """What the TTL index does once a minute or so."""
+        """What `sweep` does, by the clock of this test."""
         long_over = {"expires_at": {"$lte": self.now - RETENTION}}
         self.run(self.collection.delete_many(long_over))
         kept = {d["stream_id"] for d in self.run(self.collection.find({}).to_list(None))}

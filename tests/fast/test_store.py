@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pymongo.errors import OperationFailure
 
 from stream_service.admission import Start
 from stream_service.api.digests import Digests
@@ -527,51 +528,145 @@ def indexes_of(mongo: MongoClient[Any], database: str) -> dict[str, Any]:
     return dict(mongo[database]["streams"].index_information())
 
 
-async def test_the_indexes_are_made_by_the_first_verb_and_once(
-    commands: Commands, wire_store: MongoStore, mongo: MongoClient[Any], database: str
+def names_of(mongo: MongoClient[Any], database: str) -> set[str]:
+    return set(indexes_of(mongo, database))
+
+
+OWN = {"_id_", "session_1", "forget_at_1", "idempotency_key_once"}
+
+
+async def test_the_indexes_are_made_by_the_first_verb_at_once_and_never_again(
+    commands: Commands, connect: Callable[..., MongoStore], mongo: MongoClient[Any], database: str
 ) -> None:
-    await wire_store.read(["s"])
-    await wire_store.prepare()
-    await put(wire_store, streaming())
-
+    store = connect()
+    await store.read(["s"])
+    await store.prepare()
+    await put(store, streaming())
     names = [name for name, _ in commands.sent]
-    assert names.count("createIndexes") == 3
-    assert names[3:] == ["find", "update"]
-    indexes = indexes_of(mongo, database)
-    keys = sorted(tuple(field for field, _ in index["key"]) for index in indexes.values())
-    assert keys == [("_id",), ("expires_at",), ("session",), ("session", "idempotency_key")]
+    assert names == ["hello", "listIndexes", "createIndexes", "find", "update"]
+    assert names_of(mongo, database) == OWN
+    commands.sent.clear()
+
+    await connect().read(["s"])
+    assert [name for name, _ in commands.sent] == ["hello", "listIndexes", "find"]
 
 
-async def test_what_is_over_is_remembered_for_the_retention(
+async def test_no_index_moves_with_a_heartbeat(
     wire_store: MongoStore, mongo: MongoClient[Any], database: str
 ) -> None:
-    await wire_store.prepare()
+    stream = streaming()
+    await put(wire_store, stream)
+    [before] = mongo[database]["streams"].find()
+    await wire_store.renew(places(stream), NOW, NOW + 100 * LEASE)
+    [after] = mongo[database]["streams"].find()
 
-    assert indexes_of(mongo, database)["expires_at_1"]["expireAfterSeconds"] == 300
+    changed = {field for field in after if before[field] != after[field]}
+    indexed = {key for index in indexes_of(mongo, database).values() for key, _ in index["key"]}
+    assert changed == {"expires_at"}
+    assert not changed & indexed
 
 
-async def test_a_changed_retention_changes_the_index_and_keeps_the_streams(
+def make_as_the_version_before(mongo: MongoClient[Any], database: str) -> None:
+    """Make the indexes that 1.0 replaced, by the calls that made them."""
+    streams = mongo[database]["streams"]
+    streams.create_index([("session", 1)])
+    streams.create_index(
+        [("session", 1), ("idempotency_key", 1)],
+        unique=True,
+        partialFilterExpression={"idempotency_key": {"$type": "string"}},
+    )
+    streams.create_index("expires_at", expireAfterSeconds=300)
+
+
+async def test_what_an_earlier_version_indexed_is_replaced_whoever_was_first(
     connect: Callable[..., MongoStore], mongo: MongoClient[Any], database: str
 ) -> None:
-    await put(connect(), streaming())
-    changed = connect(retention=timedelta(seconds=7))
+    make_as_the_version_before(mongo, database)
+    await connect().prepare()
+    assert names_of(mongo, database) == OWN
 
-    await changed.prepare()
+    # A process of that version that joins later finds nothing in its way.
+    make_as_the_version_before(mongo, database)
+    await connect().prepare()
+    assert names_of(mongo, database) == OWN
 
-    assert indexes_of(mongo, database)["expires_at_1"]["expireAfterSeconds"] == 7
-    assert len(await active(changed)) == 1
+
+async def test_where_one_index_stands_in_anothers_way_the_old_one_goes_first(
+    connect: Callable[..., MongoStore],
+    mongo: MongoClient[Any],
+    database: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_as_the_version_before(mongo, database)
+    store = connect()
+    create = store._create  # noqa: SLF001
+
+    async def create_as_before_5_0(indexes: list[Any]) -> None:
+        if "session_1_idempotency_key_1" in indexes_of(mongo, database):
+            raise OperationFailure("Index already exists with a different name", 85)
+        await create(indexes)
+
+    monkeypatch.setattr(store, "_create", create_as_before_5_0)
+    await store.prepare()
+
+    assert names_of(mongo, database) == OWN
 
 
 async def test_processes_that_start_at_once_do_not_quarrel_about_the_indexes(
     connect: Callable[..., MongoStore], mongo: MongoClient[Any], database: str
 ) -> None:
-    # Two of them with a new retention, as while a change of it is being rolled out.
-    stores = [connect(), connect(), *(connect(retention=7 * SECOND) for _ in range(2))]
+    make_as_the_version_before(mongo, database)
+    stores = [connect() for _ in range(4)]
 
     await asyncio.gather(*(store.prepare() for store in stores))
 
-    assert len(indexes_of(mongo, database)) == 4
+    assert names_of(mongo, database) == OWN
     await stores[2].ping()
+
+
+async def test_indexes_may_take_longer_than_a_command_and_all_but_keys_is_served_meanwhile(
+    connect: Callable[..., MongoStore],
+    failing: Callable[..., None],
+    mongo: MongoClient[Any],
+    database: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("stream_service.store.COMMAND_TIMEOUT", 0.5 * SECOND)
+    monkeypatch.setattr("stream_service.store._INDEX_PATIENCE_SECONDS", 0.1)
+    failing("createIndexes", block=3.0)
+    store = connect()
+    limiter = Limiter(store, lease=LEASE)
+
+    await store.ping()
+    stream = (await limiter.start(Start("s", 3))).stream
+    await limiter.heartbeat("s", stream.stream_id)
+    assert len(await limiter.active("s")) == 1
+    with pytest.raises(StoreUnavailableError, match="indexes are being made"):
+        await limiter.start(Start("s", 3, idempotency_key="k"))
+    assert await limiter.stop("s", stream.stream_id)
+    assert "idempotency_key_once" not in names_of(mongo, database)
+
+    await store.prepare(None)
+    assert names_of(mongo, database) == OWN
+    await limiter.start(Start("s", 3, idempotency_key="k"))
+
+
+async def test_indexes_that_cannot_be_made_now_are_made_later(
+    connect: Callable[..., MongoStore],
+    failing: Callable[..., None],
+    mongo: MongoClient[Any],
+    database: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    failing("createIndexes", code=13, times=2)
+    store = connect()
+
+    await store.read(["s"])
+    await store.prepare(None)
+
+    assert names_of(mongo, database) == OWN
+    told = [r for r in caplog.records if r.levelname == "WARNING"]
+    assert [r.__dict__["error"] for r in told] == ["OperationFailure 13"]
 
 
 async def each_verb(store: MongoStore) -> None:
@@ -583,6 +678,14 @@ async def each_verb(store: MongoStore) -> None:
     await store.write([Confirmation(stream)], NOW)
     await store.end(places(stream), NOW)
     await store.write([Closing(stream)], NOW)
+
+
+async def test_a_server_without_retryable_writes_serves_every_verb(
+    commands: Commands, connect: Callable[..., MongoStore]
+) -> None:
+    await each_verb(connect(options="retryWrites=false"))
+
+    assert all("txnNumber" not in sent for _, sent in commands.sent)
 
 
 async def test_writes_wait_for_a_majority_and_its_journal_whatever_the_url_says(

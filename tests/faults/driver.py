@@ -9,7 +9,7 @@ import functools
 import logging
 import sys
 from collections import deque
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _handlers: Any = handlers
 _playback: Any = playback
 _server: Any = server
+_store: Any = store
 _operation = store._operation  # noqa: SLF001 - the claim itself
 _session_of = _handlers.session_of
 _token_of = _playback._token_of  # noqa: SLF001
@@ -37,15 +38,15 @@ _group_init = GroupCommit.__init__
 _group: dict[str, Any] = _group_init.__kwdefaults__ or {}
 
 
-def _claims_whatever_is_there(change: store.Change, now: datetime) -> UpdateOne:
-    made: Any = _operation(change, now)
+def _claims_whatever_is_there(change: store.Change, *args: Any) -> UpdateOne:
+    made: Any = _operation(change, *args)
     if store._is_claim(change):  # noqa: SLF001
         del made._filter["expires_at"]  # noqa: SLF001
     return made  # type: ignore[no-any-return]
 
 
-def _claims_beside_what_is_there(change: store.Change, now: datetime) -> UpdateOne:
-    made: Any = _operation(change, now)
+def _claims_beside_what_is_there(change: store.Change, *args: Any) -> UpdateOne:
+    made: Any = _operation(change, *args)
     if store._is_claim(change):  # noqa: SLF001
         made._filter["_id"] += f"/{new_token()}"  # noqa: SLF001
     return made  # type: ignore[no-any-return]
@@ -85,9 +86,9 @@ def change(what: str) -> None:
     name, _, value = what.partition("=")
     match name:
         case "claim-overwrites":
-            store._operation = _claims_whatever_is_there  # noqa: SLF001
+            _store._operation = _claims_whatever_is_there  # noqa: SLF001
         case "claim-beside":
-            store._operation = _claims_beside_what_is_there  # noqa: SLF001
+            _store._operation = _claims_beside_what_is_there  # noqa: SLF001
         case "deadline":
             _group["deadline_seconds"] = float(value)
         case "bound":
