@@ -86,6 +86,8 @@ class Database:
                 return bson.encode({"n": n, "nModified": n, "ok": 1})
             case "find":
                 return self._found(body)
+            case "listIndexes":
+                return _NOTHING_FOUND
             case "insert" | "delete":
                 return bson.encode({"n": len(documents) or 1, "ok": 1})
             case "findAndModify":

@@ -329,7 +329,7 @@ class Limiter:
             fingerprint=start.fingerprint if start.idempotency_key is not None else None,
         )
 
-    async def _renew(self, places: Sequence[Place]) -> list[Stream | Exception]:
+    async def _renew(self, places: Sequence[Place]) -> list[Stream | Exception | Again]:
         """One command, and one more if somebody is over or has labels that are not at hand."""
         now = self._clock()
         until = now + self._lease
@@ -337,7 +337,7 @@ class Limiter:
         seen = [self._seen.get(place) if all_active else None for place in places]
         unseen = {place for place, stream in zip(places, seen, strict=True) if stream is None}
         holders = await self._store.slots(unseen) if unseen else {}
-        outcomes: list[Stream | Exception] = []
+        outcomes: list[Stream | Exception | Again] = []
         for place, stream in zip(places, seen, strict=True):
             try:
                 known = stream or self._still_active(holders.get(place), place[1], now)
@@ -345,6 +345,11 @@ class Limiter:
                 outcomes.append(over)
                 continue
             if stream is None:
+                if known.expires_at < until:
+                    # Active, and not renewed: a router missed it while its chunk moved, or it was
+                    # read from another primary than the one that renewed it.
+                    outcomes.append(AGAIN)
+                    continue
                 self._seen.add(known)
             outcomes.append(known._replace(expires_at=until))
         return outcomes

@@ -4,8 +4,12 @@ Its verbs take everything that is wanted at one moment and spend one command on 
 sessions that concerns. What a command names is sorted: where the database carries a command out as
 one transaction, two processes that took the same locks in another order would wait for each other.
 Only plain operators are used, so that the same code is right on MongoDB, on a sharded cluster, on
-the embedded server and on the test double; and every filter names `session`, the shard key, so that
-a router can ask one shard alone.
+the embedded server and on the test double.
+
+Through a router every filter names `session`, the shard key, so that it can ask one shard alone.
+Elsewhere what is looked up by `_id`, which begins with the session, goes without: that is half the
+bytes, and no planner has another index to try. (A hint would say so too, but DocumentDB refuses one
+in an update.)
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import logging
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from motor.motor_asyncio import AsyncIOMotorClient
@@ -172,12 +177,16 @@ class MongoStore:
         self._client = client
         # Whatever the URL says: a stale read would refuse wrongly, and a write that a crash can
         # undo would admit one more.
-        self._streams = client[database].get_collection(
+        get = partial(
+            client[database].get_collection,
             "streams",
             read_preference=ReadPreference.PRIMARY,
             read_concern=ReadConcern("local"),
-            write_concern=WriteConcern(w="majority", j=True),
         )
+        self._streams = get(write_concern=WriteConcern(w="majority", j=True))
+        # What a crash can undo of a renewal is a third of a lease, and the next one mends it.
+        self._renewals = get(write_concern=WriteConcern(w=1, j=False))
+        self._is_router = False
         self._retention = retention
         self._is_known = False
         self._prepared = False
@@ -252,7 +261,8 @@ class MongoStore:
             return
         if not self._is_known:
             with _translated_errors():
-                await self._client.admin.command("hello")
+                hello = await self._client.admin.command("hello")
+            self._is_router = hello.get("msg") == "isdbgrid"
             self._is_known = True
         done, _ = await asyncio.wait((self._preparation(),), timeout=_INDEX_PATIENCE_SECONDS)
         if not done and not self._goes_ahead:
@@ -360,7 +370,7 @@ class MongoStore:
         order = sorted(range(len(changes)), key=lambda i: _id(places[i]))
         with _translated_errors():
             try:
-                operations = [_operation(changes[i], now, self._retention) for i in order]
+                operations = [self._operation(changes[i], now) for i in order]
                 done = await self._streams.bulk_write(operations, ordered=False)
                 matched, upserted = done.matched_count, done.upserted_count
             except BulkWriteError as error:
@@ -380,24 +390,68 @@ class MongoStore:
             return [i in claims and i not in lost for i in range(len(changes))]
         return [i not in lost for i in range(len(changes))]
 
+    def _operation(self, change: Change, now: datetime) -> UpdateOne:
+        stream = change.stream
+        place = stream.session, stream.stream_id
+        match change:
+            case Confirmation():
+                where = {**self._at(place), "stream_id": stream.stream_id, **_active(now)}
+                return UpdateOne(where, {"$inc": {"confirmed": 1}})
+            case Closing():
+                where = {**self._at(place), "stream_id": stream.stream_id}
+                where |= {"expires_at": {"$lte": now}, "ended": None}
+                update = {"$set": {"ended": "expired"}, "$unset": {"idempotency_key": ""}}
+                return UpdateOne(where, update)
+            case Write(victim=victim, unless_renewed=unless_renewed):
+                update = _held_by(stream, self._retention)
+                if victim is None:
+                    if not self._is_router:
+                        update["$setOnInsert"] = {"session": stream.session}
+                    where = {**self._at(place), "expires_at": {"$lte": now}}
+                    return UpdateOne(where, update, upsert=True)
+                where = {**self._at(place), "stream_id": victim.stream_id, **_active(now)}
+                if unless_renewed:
+                    where["expires_at"] = victim.expires_at
+                return UpdateOne(where, update)
+
+    def _at(self, place: Place) -> dict[str, Any]:
+        """The filter for the slot of this stream."""
+        if self._is_router:
+            return {"_id": _id(place), "session": place[0]}
+        return {"_id": _id(place)}
+
     async def renew(self, streams: Collection[Place], now: datetime, until: datetime) -> bool:
         """Let the leases of those that are active at `now` run on, never to an earlier end.
 
+        It does not wait for a majority: a failover may undo it.
+
         Returns:
-            Whether all of them were active. If not, `slots` tells which.
+            Whether all of them were active. If not, `slots` tells which, and until when.
         """
         await self._ready()
         wanted = set(streams)
+        update = {"$max": {"expires_at": until}}
+        if self._is_router:
+            # A router sends an update of many to several shards without their versions: while a
+            # chunk moves, it may miss a document or count one twice. With the whole shard key each
+            # statement goes to the shard that owns the document, and counts it or does not.
+            statements = [
+                UpdateOne({**self._at(place), "stream_id": place[1], **_active(now)}, update)
+                for place in sorted(wanted, key=_id)
+            ]
+            with _translated_errors():
+                renewed = await self._renewals.bulk_write(statements, ordered=False)
+            return renewed.matched_count == len(wanted)
         # One update for all matches every session with every stream that is named. Should two
         # sessions name each other's streams, in one slot and one batch, both are renewed. That
         # harms nobody, and a caller asks `slots` about a stream not known to be its session's.
         where = {
-            **_places(wanted),
+            "_id": {"$in": sorted(map(_id, wanted))},
             "stream_id": {"$in": sorted(stream_id for _, stream_id in wanted)},
             **_active(now),
         }
         with _translated_errors():
-            done = await self._streams.update_many(where, {"$max": {"expires_at": until}})
+            done = await self._renewals.update_many(where, update)
         return done.matched_count == len(wanted)
 
     async def end(self, streams: Collection[Place], now: datetime) -> bool:
@@ -414,12 +468,7 @@ class MongoStore:
         wanted = set(streams)
         operations = [
             UpdateOne(
-                {
-                    "_id": _id(place),
-                    "session": place[0],
-                    "stream_id": place[1],
-                    **_active(now),
-                },
+                {**self._at(place), "stream_id": place[1], **_active(now)},
                 update,
             )
             for place in sorted(wanted, key=_id)
@@ -437,7 +486,10 @@ class MongoStore:
         """
         await self._ready()
         with _translated_errors():
-            cursor = self._streams.find(_places(streams), batch_size=_ALL_IN_FIRST_BATCH)
+            where: dict[str, Any] = {"_id": {"$in": sorted({_id(place) for place in streams})}}
+            if self._is_router:
+                where["session"] = {"$in": sorted({session for session, _ in streams})}
+            cursor = self._streams.find(where, batch_size=_ALL_IN_FIRST_BATCH)
             documents = {document["_id"]: document for document in await cursor.to_list(None)}
         return {
             place: _stream(documents[_id(place)]) for place in streams if _id(place) in documents
@@ -494,13 +546,6 @@ def _id(place: Place) -> str:
     return f"{session}/{stream_id.partition('-')[0]}"
 
 
-def _places(places: Collection[Place]) -> dict[str, Any]:
-    return {
-        "_id": {"$in": sorted({_id(place) for place in places})},
-        "session": {"$in": sorted({session for session, _ in places})},
-    }
-
-
 def _active(now: datetime) -> dict[str, Any]:
     """What a stream must be for a command to renew, end or replace it.
 
@@ -512,30 +557,6 @@ def _active(now: datetime) -> dict[str, Any]:
 
 def _is_claim(change: Change) -> bool:
     return isinstance(change, Write) and change.victim is None
-
-
-def _operation(change: Change, now: datetime, retention: timedelta) -> UpdateOne:
-    stream = change.stream
-    where: dict[str, Any] = {
-        "_id": _id((stream.session, stream.stream_id)),
-        "session": stream.session,
-    }
-    match change:
-        case Confirmation():
-            where |= {"stream_id": stream.stream_id, **_active(now)}
-            return UpdateOne(where, {"$inc": {"confirmed": 1}})
-        case Closing():
-            where |= {"stream_id": stream.stream_id, "expires_at": {"$lte": now}, "ended": None}
-            update = {"$set": {"ended": "expired"}, "$unset": {"idempotency_key": ""}}
-            return UpdateOne(where, update)
-        case Write(victim=victim, unless_renewed=unless_renewed):
-            if victim is None:
-                where["expires_at"] = {"$lte": now}
-                return UpdateOne(where, _held_by(stream, retention), upsert=True)
-            where |= {"stream_id": victim.stream_id, **_active(now)}
-            if unless_renewed:
-                where["expires_at"] = victim.expires_at
-            return UpdateOne(where, _held_by(stream, retention))
 
 
 def _held_by(stream: Stream, retention: timedelta) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from stream_service.group_commit import GroupCommit
 from stream_service.process.embedded import PROGRAM, START_SECONDS, STOP_SECONDS, end_with_parent
 from stream_service.store import MongoStore
 from stream_service.streams import utc_now
+from tests.support.router import router_before
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -203,12 +204,14 @@ def connect(
 ) -> Iterator[Callable[..., MongoStore]]:
     """Makes stores on the real server, each with a client of its own, as processes have.
 
-    Takes `options` for the URL, which win over those that it has, and `retention`.
+    Takes `options` for the URL, which win over those that it has, `retention`, and another `url`.
     """
     stores: list[MongoStore] = []
 
-    def make(*, options: str = "", retention: timedelta = RETENTION) -> MongoStore:
-        url = _with_options(mongo_url, options)
+    def make(
+        *, options: str = "", retention: timedelta = RETENTION, url: str = mongo_url
+    ) -> MongoStore:
+        url = _with_options(url, options)
         stores.append(MongoStore.connect(url, database, retention))
         return stores[-1]
 
@@ -232,6 +235,7 @@ class Commands(CommandListener):
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, Mapping[str, Any]]] = []
+        self.router = False
 
     def started(self, event: CommandStartedEvent) -> None:
         self.sent.append((event.command_name, event.command))
@@ -256,6 +260,19 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
 def wire_store(connect: Callable[..., MongoStore]) -> MongoStore:
     """A store on a fresh database of the real server."""
     return connect()
+
+
+@pytest.fixture
+def router_store(mongo_url: str, request: pytest.FixtureRequest) -> Iterator[MongoStore]:
+    """A store on a fresh database of the real server, which it takes for a router."""
+    if not mongo_url.startswith("mongodb://127.0.0.1:"):
+        pytest.skip("the faked router stands before a server of this machine alone")
+    port = int(mongo_url.removeprefix("mongodb://127.0.0.1:").partition("/")[0])
+    with router_before(("127.0.0.1", port)) as (host, router):
+        connect: Callable[..., MongoStore] = request.getfixturevalue("connect")
+        made = connect(url=f"mongodb://{host}:{router}/?directConnection=true")
+        yield made
+        made.close()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from stream_service.admission import OLDEST, Start
 from stream_service.group_commit import MAX_BATCH
 from stream_service.limiter import Limiter
-from stream_service.streams import LimitReachedError, utc_now
+from stream_service.streams import LimitReachedError, Stream, StreamEndedError, utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterator, Mapping
@@ -23,12 +23,19 @@ SESSION = "digest-of-a-session"
 LIMIT = 3
 
 
-@pytest.fixture
-async def limiter(commands: Commands, wire_store: MongoStore) -> Limiter:
-    """A limiter whose store is ready, and of whose commands none has been counted."""
-    await wire_store.prepare()
+@pytest.fixture(params=["wire", "router"])
+async def store(commands: Commands, request: pytest.FixtureRequest) -> MongoStore:
+    """A store that is ready, and of whose commands none has been counted."""
+    made: MongoStore = request.getfixturevalue(f"{request.param}_store")
+    await made.prepare()
     commands.sent.clear()
-    return Limiter(wire_store, lease=timedelta(seconds=60))
+    commands.router = request.param == "router"
+    return made
+
+
+@pytest.fixture
+def limiter(store: MongoStore) -> Limiter:
+    return Limiter(store, lease=timedelta(seconds=60))
 
 
 def _filters(name: str, command: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -46,9 +53,16 @@ def names_of(commands: Commands, *sessions: str) -> list[str]:
     for name, command in commands.sent:
         asked = set()
         for where in _filters(name, command):
-            # At the top of the filter, as a shard key has to be for a router to ask one shard.
-            named = where["session"]
-            asked |= set(named["$in"]) if isinstance(named, dict) else {named}
+            # Where there is no router, an id is enough: its session is a part of it.
+            named = where["_id" if "_id" in where else "session"]
+            ids = named["$in"] if isinstance(named, dict) else [named]
+            asked |= {one.partition("/")[0] for one in ids}
+            if commands.router:
+                # At the top, as a shard key has to be for a router to ask one shard.
+                shards = where["session"]
+                assert asked >= (set(shards["$in"]) if isinstance(shards, dict) else {shards})
+            else:
+                assert len(where.keys() & {"_id", "session"}) == 1
         assert asked == set(sessions)
     names = [name for name, _ in commands.sent]
     commands.sent.clear()
@@ -99,10 +113,10 @@ async def test_a_heartbeat_costs_one_command_that_names_its_session(
 
 
 async def test_a_heartbeat_at_another_process_costs_one_command_more_the_first_time(
-    commands: Commands, limiter: Limiter, wire_store: MongoStore
+    commands: Commands, limiter: Limiter, store: MongoStore
 ) -> None:
     stream = (await limiter.start(Start(SESSION, LIMIT))).stream
-    other = Limiter(wire_store, lease=timedelta(seconds=60))
+    other = Limiter(store, lease=timedelta(seconds=60))
     commands.sent.clear()
 
     await other.heartbeat(SESSION, stream.stream_id)
@@ -161,11 +175,10 @@ async def test_starts_of_many_sessions_that_come_at_once_share_two_commands(
 
 
 async def test_starts_whose_keys_have_to_be_freed_first_share_two_commands_more(
-    commands: Commands, wire_store: MongoStore
+    commands: Commands, store: MongoStore
 ) -> None:
-    await wire_store.prepare()
     now = utc_now()
-    limiter = Limiter(wire_store, lease=timedelta(seconds=60), clock=lambda: now)
+    limiter = Limiter(store, lease=timedelta(seconds=60), clock=lambda: now)
     sessions = [f"s{n}" for n in range(MAX_BATCH)]
 
     def starts(key: str | None = None) -> list[Awaitable[object]]:
@@ -180,3 +193,51 @@ async def test_starts_whose_keys_have_to_be_freed_first_share_two_commands_more(
     await asyncio.gather(*starts("k"))
 
     assert names_of(commands, *sessions) == ["find", "update"] * 2
+
+
+async def test_heartbeats_that_come_at_once_are_one_statement_or_through_a_router_one_each(
+    commands: Commands, limiter: Limiter
+) -> None:
+    sessions = [f"s{n}" for n in range(20)]
+    started = await asyncio.gather(*(limiter.start(Start(s, LIMIT)) for s in sessions))
+    commands.sent.clear()
+
+    await asyncio.gather(
+        *(limiter.heartbeat(s.stream.session, s.stream.stream_id) for s in started)
+    )
+
+    [(_, update)] = commands.sent
+    assert len(update["updates"]) == (20 if commands.router else 1)
+    assert names_of(commands, *sessions) == ["update"]
+
+
+async def test_each_heartbeat_of_a_batch_gets_its_own_answer(limiter: Limiter) -> None:
+    streams = [(await limiter.start(Start(SESSION, LIMIT))).stream for _ in range(LIMIT)]
+    await limiter.stop(SESSION, streams[1].stream_id)
+
+    outcomes = await asyncio.gather(
+        *(limiter.heartbeat(SESSION, s.stream_id) for s in streams), return_exceptions=True
+    )
+
+    renewed, over, other = outcomes
+    assert isinstance(over, StreamEndedError)
+    for outcome, stream in ((renewed, streams[0]), (other, streams[2])):
+        assert isinstance(outcome, Stream)
+        assert outcome.stream_id == stream.stream_id
+
+
+async def test_a_heartbeat_waits_for_one_machine_and_whatever_gives_or_ends_a_stream_for_most(
+    commands: Commands, limiter: Limiter
+) -> None:
+    stream = (await limiter.start(Start(SESSION, LIMIT, idempotency_key="k"))).stream
+    await limiter.start(Start(SESSION, LIMIT, idempotency_key="k"))
+    await limiter.start(Start(SESSION, LIMIT, replace=(stream.stream_id,)))
+    await limiter.stop(SESSION, (await limiter.start(Start(SESSION, LIMIT))).stream.stream_id)
+    concerns = [sent["writeConcern"] for name, sent in commands.sent if name == "update"]
+    assert concerns == [{"w": "majority", "j": True}] * 5
+    [other] = await limiter.active(SESSION)
+    commands.sent.clear()
+
+    await limiter.heartbeat(SESSION, other.stream_id)
+
+    assert commands.sent[0][1]["writeConcern"] == {"w": 1, "j": False}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -130,3 +131,56 @@ async def test_a_replay_whose_stream_was_stopped_meanwhile_is_a_start_of_its_own
 
     assert not again.replay
     assert [s.stream_id for s in await limiter.active("s")] == [again.stream.stream_id]
+
+
+async def test_a_heartbeat_that_a_router_missed_and_counted_wrongly_is_sent_again(
+    store: MongoStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As while its chunk moves: the stream is there and active, but was not renewed.
+    now = utc_now()
+    limiter = Limiter(store, lease=LEASE, clock=lambda: now)
+    first, second = [(await limiter.start(Start("s", 3))).stream for _ in range(2)]
+    now += 20 * SECOND
+    renew, renewals = store.renew, 0
+
+    async def miss_one(places: Any, *args: Any) -> bool:
+        nonlocal renewals
+        renewals += 1
+        if renewals == 1:
+            await renew([place for place in places if place[1] != second.stream_id], *args)
+            return False
+        return await renew(places, *args)
+
+    monkeypatch.setattr(store, "renew", miss_one)
+    await asyncio.gather(*(limiter.heartbeat("s", s.stream_id) for s in (first, second)))
+
+    assert [s.expires_at for s in await limiter.active("s")] == [now + LEASE] * 2
+
+
+@pytest.mark.parametrize(("lost_in_a_row", "survives"), [(1, True), (2, False)])
+async def test_a_renewal_that_is_lost_costs_no_stream_that_beats_on_time(
+    store: MongoStore, monkeypatch: pytest.MonkeyPatch, lost_in_a_row: int, *, survives: bool
+) -> None:
+    """By the arithmetic of docs/reliability.md: one in a row is mended, two are not promised."""
+    now = began = utc_now()
+    limiter = Limiter(store, lease=LEASE, clock=lambda: now)
+    monkeypatch.setattr("stream_service.limiter.random", lambda: 1.0)  # The longest wait.
+    stream = (await limiter.start(Start("s", 3))).stream
+    durable = stream.expires_at
+    answers: list[object] = []
+
+    for beat in range(1, 13):
+        now += limiter.heartbeat_in() * SECOND
+        try:
+            answers.append(await limiter.heartbeat("s", stream.stream_id))
+        except StreamEndedError as over:
+            answers.append(over)
+        if beat % (lost_in_a_row + 1):
+            # What a failover leaves: what a majority had.
+            undo = {"$set": {"expires_at": durable}}
+            await store._streams.update_many({}, undo)  # noqa: SLF001
+        else:
+            durable = now + LEASE
+
+    assert all(isinstance(answer, Stream) for answer in answers) == survives
+    assert now > began + 4 * LEASE

@@ -12,14 +12,14 @@ import pytest
 from stream_service import store as store_module
 from stream_service.admission import SAME_DEVICE, STALEST, Start
 from stream_service.limiter import Limiter, Started
+from stream_service.store import MongoStore
 from stream_service.streams import LimitReachedError, new_token
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+    from datetime import datetime
 
     from pymongo import MongoClient, UpdateOne
-
-    from stream_service.store import MongoStore
 
     Connect = Callable[..., MongoStore]
     Race = Callable[[Sequence[Start]], Awaitable[list[Started]]]
@@ -272,8 +272,8 @@ async def test_a_stop_of_all_tells_only_of_what_it_ended_itself(
 def _claims_whatever_is_there(operation: Callable[..., UpdateOne]) -> Callable[..., UpdateOne]:
     """The conditional upsert with its condition taken out."""
 
-    def unguarded(change: store_module.Change, *args: Any) -> UpdateOne:
-        made: Any = operation(change, *args)
+    def unguarded(store: MongoStore, change: store_module.Change, now: datetime) -> UpdateOne:
+        made: Any = operation(store, change, now)
         if store_module._is_claim(change):  # noqa: SLF001
             del made._filter["expires_at"]  # noqa: SLF001 - its one way in
         return cast("UpdateOne", made)
@@ -284,8 +284,8 @@ def _claims_whatever_is_there(operation: Callable[..., UpdateOne]) -> Callable[.
 def _claims_beside_what_is_there(operation: Callable[..., UpdateOne]) -> Callable[..., UpdateOne]:
     """The slot's number taken out of the primary key."""
 
-    def unguarded(change: store_module.Change, *args: Any) -> UpdateOne:
-        made: Any = operation(change, *args)
+    def unguarded(store: MongoStore, change: store_module.Change, now: datetime) -> UpdateOne:
+        made: Any = operation(store, change, now)
         if store_module._is_claim(change):  # noqa: SLF001
             made._filter["_id"] += f"/{new_token()}"  # noqa: SLF001 - its one way in
         return cast("UpdateOne", made)
@@ -299,7 +299,8 @@ async def test_the_same_race_without_the_guard_of_the_claim_admits_too_many(
     monkeypatch: pytest.MonkeyPatch,
     without: Callable[[Callable[..., UpdateOne]], Callable[..., UpdateOne]],
 ) -> None:
-    monkeypatch.setattr(store_module, "_operation", without(store_module._operation))  # noqa: SLF001
+    unguarded = without(MongoStore._operation)  # noqa: SLF001
+    monkeypatch.setattr(MongoStore, "_operation", unguarded)
 
     admitted = await race([Start("s", 3) for _ in range(60)])
 

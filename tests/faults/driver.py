@@ -31,22 +31,26 @@ _handlers: Any = handlers
 _playback: Any = playback
 _server: Any = server
 _store: Any = store
-_operation = store._operation  # noqa: SLF001 - the claim itself
+_operation = store.MongoStore._operation  # noqa: SLF001 - the claim itself
 _session_of = _handlers.session_of
 _token_of = _playback._token_of  # noqa: SLF001
 _group_init = GroupCommit.__init__
 _group: dict[str, Any] = _group_init.__kwdefaults__ or {}
 
 
-def _claims_whatever_is_there(change: store.Change, *args: Any) -> UpdateOne:
-    made: Any = _operation(change, *args)
+def _claims_whatever_is_there(
+    self: store.MongoStore, change: store.Change, *args: Any
+) -> UpdateOne:
+    made: Any = _operation(self, change, *args)
     if store._is_claim(change):  # noqa: SLF001
         del made._filter["expires_at"]  # noqa: SLF001
     return made  # type: ignore[no-any-return]
 
 
-def _claims_beside_what_is_there(change: store.Change, *args: Any) -> UpdateOne:
-    made: Any = _operation(change, *args)
+def _claims_beside_what_is_there(
+    self: store.MongoStore, change: store.Change, *args: Any
+) -> UpdateOne:
+    made: Any = _operation(self, change, *args)
     if store._is_claim(change):  # noqa: SLF001
         made._filter["_id"] += f"/{new_token()}"  # noqa: SLF001
     return made  # type: ignore[no-any-return]
@@ -86,9 +90,9 @@ def change(what: str) -> None:
     name, _, value = what.partition("=")
     match name:
         case "claim-overwrites":
-            _store._operation = _claims_whatever_is_there  # noqa: SLF001
+            _store.MongoStore._operation = _claims_whatever_is_there  # noqa: SLF001
         case "claim-beside":
-            _store._operation = _claims_beside_what_is_there  # noqa: SLF001
+            _store.MongoStore._operation = _claims_beside_what_is_there  # noqa: SLF001
         case "deadline":
             _group["deadline_seconds"] = float(value)
         case "bound":
