@@ -5,13 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import secrets
-import socket
-import subprocess
-import sys
-import time
-from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mongomock.collection
@@ -21,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from mongomock_motor import AsyncMongoMockClient
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import IndexModel, MongoClient
-from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.errors import OperationFailure
 from pymongo.monitoring import (
     CommandFailedEvent,
     CommandListener,
@@ -30,9 +24,9 @@ from pymongo.monitoring import (
 )
 
 from stream_service.group_commit import GroupCommit
-from stream_service.process.embedded import PROGRAM, START_SECONDS, STOP_SECONDS, end_with_parent
 from stream_service.store import MongoStore
 from stream_service.streams import utc_now
+from tests.support.database import Database
 from tests.support.router import router_before
 
 if TYPE_CHECKING:
@@ -90,57 +84,10 @@ def mongo_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if given:
         yield given
     else:
-        with _embedded_server(tmp_path_factory.mktemp("database")) as url:
-            yield url
-
-
-@contextmanager
-def _embedded_server(directory: Path) -> Iterator[str]:
-    # Not stream_service.process.embedded: its process belongs to one event loop, and each test
-    # has its own.
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with (directory / "database.log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                Path(sys.executable).with_name(PROGRAM),
-                *("--host", "127.0.0.1", "--port", str(port), "--log-level", "WARNING"),
-                *("--storage-path", directory / "wiredtiger", "--sync-on-commit"),
-                # For the fixture `failing`.
-                "--enable-test-commands",
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            # The tests may be killed. No other thread runs yet that could hold a lock.
-            preexec_fn=end_with_parent(),  # noqa: PLW1509
-        )
-    url = f"mongodb://127.0.0.1:{port}/?directConnection=true"
-    try:
-        _wait_until_it_answers(url, process)
-        yield url
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes]) -> None:
-    client: MongoClient[Any] = MongoClient(url, serverSelectionTimeoutMS=250)
-    deadline = time.monotonic() + START_SECONDS
-    with client:
-        while process.poll() is None and time.monotonic() < deadline:
-            try:
-                client.admin.command("ping")
-            except PyMongoError:
-                continue
-            return
-    raise RuntimeError(f"{PROGRAM} does not answer (status {process.poll()})")
+        # The option is for the fixture `failing`.
+        directory = tmp_path_factory.mktemp("database")
+        with Database(directory, "--enable-test-commands") as database:
+            yield database.url
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ import json
 import os
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,10 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.support.database import Database
+from tests.support.processes import ROOT, free_port, listening
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-CHECKOUT = Path(__file__).parent.parent.parent
+CHECKOUT = ROOT
 PM2 = CHECKOUT / "tests" / "deploy" / "node_modules" / ".bin"
 SYSTEM = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 COMMAND_SECONDS = 300
@@ -39,7 +41,7 @@ class Server:
         work: The checkout in which the commands are given.
         port: Where the deployed service listens.
         environment: Of the commands.
-        database: The process of the database.
+        database: The database.
         ssh: Arguments with which to reach the server by ssh.
     """
 
@@ -47,7 +49,7 @@ class Server:
     work: Path
     port: int
     environment: Environment
-    database: subprocess.Popen[bytes]
+    database: Database
     ssh: tuple[str, ...]
 
     @classmethod
@@ -60,11 +62,10 @@ class Server:
             for name in ("home", "remote", "app/shared"):
                 (folder / name).mkdir(parents=True)
 
-            database_port, port, ssh_port = free_port(), free_port(), free_port()
-            database = stack.enter_context(_database(folder, database_port))
+            port, ssh_port = free_port(), free_port()
+            database = stack.enter_context(Database(folder))
             (folder / "app" / "shared" / "stream-service.env").write_text(
-                f"HOST=127.0.0.1\nPORT={port}\n"
-                f"MONGO_URL=mongodb://127.0.0.1:{database_port}/?directConnection=true\n"
+                f"HOST=127.0.0.1\nPORT={port}\nMONGO_URL={database.url}\n"
             )
 
             ssh_options = stack.enter_context(_sshd(folder, ssh_port))
@@ -181,41 +182,8 @@ class Server:
         )
         folder = str(self.folder / "nginx")
         nginx = [_program("nginx"), "-e", "error.log", "-p", folder, "-c", "nginx.conf"]
-        with _process(self.folder, port, *nginx):
+        with listening(port, *nginx, folder=self.folder):
             yield port
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@contextmanager
-def _process(folder: Path, port: int, *command: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a process that listens on `port`; it is terminated with the context."""
-    log = folder / f"{Path(command[0]).name}.log"
-    with log.open("ab") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, cwd=folder)
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                break
-            except ConnectionRefusedError:
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.1)
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _assert_nothing_runs(folder: str) -> None:
@@ -236,16 +204,6 @@ def _processes_of(folder: str) -> list[str]:
         except OSError:  # It has ended, or is another user's.
             continue
     return found
-
-
-@contextmanager
-def _database(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    program = str(Path(sys.executable).with_name("secantusd-py"))
-    with _process(
-        folder, port, program, "--host", "127.0.0.1", "--port", str(port),
-        "--log-level", "WARNING", "--storage-path", str(folder / "data"),
-    ) as process:  # fmt: skip
-        yield process
 
 
 @contextmanager
@@ -271,7 +229,7 @@ def _sshd(folder: Path, port: int) -> Iterator[list[str]]:
             separation.mkdir(mode=0o755)
             stack.callback(separation.rmdir)
         sshd = (_program("sshd"), "-D", "-e", "-f", str(folder / "sshd_config"))
-        stack.enter_context(_process(folder, port, *sshd))
+        stack.enter_context(listening(port, *sshd, folder=folder))
         yield [
             f"Port={port}",
             f"IdentityFile={folder}/user_key",

@@ -126,7 +126,7 @@ async def test_a_reload_behind_nginx_loses_no_request(server: Server) -> None:
 async def test_an_instance_is_online_only_when_its_store_answers(server: Server) -> None:
     before = {pid for pid, _ in server.instances()}
     served = server.events().count("serving")
-    server.database.send_signal(signal.SIGSTOP)
+    server.database.signal(signal.SIGSTOP)
     try:
         reload = asyncio.create_task(server.run_beside("pm2", "reload", "stream-service"))
         async with asyncio.timeout(60):
@@ -138,7 +138,7 @@ async def test_an_instance_is_online_only_when_its_store_answers(server: Server)
         assert ask(server.port, "GET", "/health/live")[0] == 200
         assert not reload.done()
     finally:
-        server.database.send_signal(signal.SIGCONT)
+        server.database.signal(signal.SIGCONT)
     await reload
     assert states == {"launching"}
     assert [status for _, status in server.instances()] == ["online", "online"]

@@ -24,9 +24,9 @@ from multidict import CIMultiDict
 
 from demo.gateway import configure
 from demo.login import login_app
-from tests.faults.proxy import Proxy
 from tests.support.playback import write_key
-from tests.support.processes import PATIENCE_SECONDS, Service
+from tests.support.processes import PATIENCE_SECONDS, Service, free_port, listening
+from tests.support.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -124,25 +124,6 @@ async def listen(runner: web.AppRunner) -> int:
     return port
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def wait_until_it_listens(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise AssertionError("nginx does not listen")
-
-
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory, mongo_url: str) -> Iterator[Gateway]:
     """The gateway, over two processes of the service on one shared socket."""
@@ -192,13 +173,8 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, mongo_url: str) -> Iterato
             pages=folder / "pages",
             origin=ORIGIN,
         )
-        nginx = subprocess.Popen(command)
-        try:
-            wait_until_it_listens(port, nginx)
-            yield Gateway(port, h2_port, nginx, services, folder, start_service, run, database)
-        finally:
-            nginx.terminate()
-            nginx.wait(PATIENCE_SECONDS)
+        nginx = stack.enter_context(listening(port, *command, folder=folder))
+        yield Gateway(port, h2_port, nginx, services, folder, start_service, run, database)
 
 
 # What a viewer may ask for, and what comes back with and without a login.

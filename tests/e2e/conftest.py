@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import threading
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -25,6 +22,8 @@ from playwright.sync_api import (
     expect,
     sync_playwright,
 )
+
+from tests.support import processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -62,22 +61,12 @@ class Service:
 @contextmanager
 def serving(directory: Path, **environment: str) -> Iterator[Service]:
     """A service on an embedded database; both end with the context."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "stream_service", "--embedded", "--data-dir", directory],
-        env={**os.environ, "PORT": "0", "LOG_LEVEL": "WARNING", **environment},
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    try:
-        line = process.stdout.readline()
-        assert line.startswith("Serving on "), line
-        yield Service(line.split()[2].rstrip(","))
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
-        process.stdout.close()
+    with processes.Service(
+        *("--embedded", "--data-dir", str(directory)),
+        program=("-m", "stream_service"),
+        **environment,
+    ) as process:
+        yield Service(process.url)
 
 
 @pytest.fixture(scope="session")

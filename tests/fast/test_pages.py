@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
+import functools
 import gzip
-import os
-import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +12,7 @@ from aiohttp import ClientSession, TCPConnector
 
 from stream_service.app import create_app
 from stream_service.settings import Settings, SettingsError
+from tests.support.processes import Service
 
 if TYPE_CHECKING:
     from pytest_aiohttp.plugin import AiohttpClient
@@ -162,44 +160,26 @@ def test_the_client_that_is_served_is_the_one_of_the_package() -> None:
 async def test_processes_that_share_a_port_and_a_directory_tell_the_sum(
     mongo_url: str, database: str, tmp_path: Path, unused_tcp_port: int
 ) -> None:
-    environment = {
-        **os.environ,
-        "MONGO_URL": mongo_url,
-        "MONGO_DB": database,
-        "LOG_LEVEL": "INFO",
-        "PORT": str(unused_tcp_port),
-        "REUSE_PORT": "1",
-        "PROMETHEUS_MULTIPROC_DIR": str(tmp_path),
-    }
-    processes = [
-        await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "stream_service"),
-            env=environment,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        for _ in range(2)
-    ]
-    try:
-        for process in processes:
-            assert process.stderr is not None
-            while b'"serving"' not in await process.stderr.readline():
-                assert process.returncode is None
-        url = f"http://127.0.0.1:{unused_tcp_port}"
-        seen = set()
+    serve = functools.partial(
+        Service,
+        MONGO_URL=mongo_url,
+        MONGO_DB=database,
+        PORT=str(unused_tcp_port),
+        REUSE_PORT="1",
+        PROMETHEUS_MULTIPROC_DIR=str(tmp_path),
+    )
+    seen = set()
+    with serve() as one, serve() as other:
+        assert one.url == other.url
         # Each on a connection of its own, which the kernel gives to one process or the other.
-        async with ClientSession(connector=TCPConnector(force_close=True)) as client:
+        async with ClientSession(one.url, connector=TCPConnector(force_close=True)) as client:
             for number in range(60):
                 headers = {"Session-Id": str(number)}
-                await (await client.post(f"{url}/streams", headers=headers)).read()
-                state: dict[str, Any] = await (await client.get(f"{url}/console/state")).json()
+                await (await client.post("/streams", headers=headers)).read()
+                state: dict[str, Any] = await (await client.get("/console/state")).json()
                 seen.add(state["process"])
                 assert state["starts"]["admitted"] == number + 1
-            text = await (await client.get(f"{url}/metrics")).text()
-        assert len(seen) == 2
-        assert 'stream_service_starts_total{outcome="admitted"} 60.0' in text
-        assert "stream_service_active_streams " in text
-    finally:
-        for process in processes:
-            process.send_signal(signal.SIGTERM)
-        for process in processes:
-            await process.communicate()
+            text = await (await client.get("/metrics")).text()
+    assert len(seen) == 2
+    assert 'stream_service_starts_total{outcome="admitted"} 60.0' in text
+    assert "stream_service_active_streams " in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import secrets
 import signal
 import time
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
 def services(mongo_url: str, mongo: MongoClient[Any]) -> Iterator[list[Service]]:
     """Two that start at the same moment on a database that neither has prepared."""
     name = f"stream_service_test_{secrets.token_hex(6)}"
+    # Who has to wait, for the machine is slow, gets 503: the race is about who is admitted.
+    patient = functools.partial(Service, "patient", program=("-m", "tests.support.driver"))
     with (
-        Service(MONGO_URL=mongo_url, MONGO_DB=name) as one,
-        Service(MONGO_URL=mongo_url, MONGO_DB=name) as other,
+        patient(MONGO_URL=mongo_url, MONGO_DB=name) as one,
+        patient(MONGO_URL=mongo_url, MONGO_DB=name) as other,
     ):
         yield [one, other]
     mongo.drop_database(name)

@@ -24,6 +24,7 @@ from stream_service.process.listener import SharedListener, shared_listener
 from stream_service.process.readiness import announce_ready
 from stream_service.settings import Settings, SettingsError
 from stream_service.streams import StoreUnavailableError
+from tests.support.processes import free_port
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
@@ -33,13 +34,6 @@ if TYPE_CHECKING:
     from stream_service.store import MongoStore
 
 NO_DATABASE = "mongodb://127.0.0.1:9/?directConnection=true"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass

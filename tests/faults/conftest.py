@@ -6,27 +6,23 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.database import Database
 from tests.faults.tally import TALLY, new_secret
+from tests.support.database import Database
 from tests.support.processes import Service
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     Serve = Callable[..., AbstractContextManager[Service]]
 
 
 @pytest.fixture
-def database(tmp_path: object) -> Iterator[Database]:
+def database(tmp_path: Path) -> Iterator[Database]:
     """A database that runs and answers, of this test alone."""
-    made = Database(tmp_path)  # type: ignore[arg-type]
-    made.start()
-    try:
-        made.wait()
+    with Database(tmp_path) as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture
@@ -40,7 +36,7 @@ def serve(token: str) -> Serve:
 
     @contextmanager
     def run(url: str, *changes: str, keep_log: bool = True, **variables: str) -> Iterator[Service]:
-        program = ("-m", "tests.faults.driver") if changes else ("-m", "stream_service")
+        program = ("-m", "tests.support.driver") if changes else ("-m", "stream_service")
         variables = {
             "MONGO_URL": url,
             "MONGO_DB": Database.name,

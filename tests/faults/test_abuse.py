@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.faults.conftest import Serve
-    from tests.faults.database import Database
+    from tests.support.database import Database
 
 pytestmark = pytest.mark.timeout(600)
 

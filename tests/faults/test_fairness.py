@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.faults.conftest import served
-from tests.faults.database import url_of
-from tests.faults.proxy import Proxy
 from tests.faults.tally import TALLY, Tally, new_secret
 from tests.faults.viewers import LIMIT, Viewers
+from tests.support.database import url_of
+from tests.support.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from tests.faults.conftest import Serve
-    from tests.faults.database import Database
+    from tests.support.database import Database
 
 pytestmark = pytest.mark.timeout(120)
 

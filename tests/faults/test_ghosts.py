@@ -13,7 +13,7 @@ from tests.faults.viewers import LIMIT, Family, Viewers
 
 if TYPE_CHECKING:
     from tests.faults.conftest import Serve
-    from tests.faults.database import Database
+    from tests.support.database import Database
 
 pytestmark = pytest.mark.timeout(400)
 

@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.faults.database import free_port, url_of
 from tests.faults.tally import TALLY, new_secret
-from tests.support.processes import ROOT, Service, environment
+from tests.support.database import url_of
+from tests.support.processes import ROOT, Service, environment, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,7 +43,7 @@ TOKEN = new_secret()
 @contextmanager
 def _service(*changes: str) -> Iterator[Service]:
     """A service without its database, which no attack needs to get to."""
-    program = ("-m", "tests.faults.driver") if changes else ("-m", "stream_service")
+    program = ("-m", "tests.support.driver") if changes else ("-m", "stream_service")
     variables = {"MONGO_URL": url_of(free_port()), "GATEWAY_TOKEN": TOKEN}
     with Service(*changes, program=program, **variables) as service:
         assert service.url

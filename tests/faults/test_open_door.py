@@ -8,7 +8,7 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.faults.conftest import Serve
-    from tests.faults.database import Database
+    from tests.support.database import Database
 
 
 @pytest.mark.parametrize(

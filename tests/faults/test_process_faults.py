@@ -13,14 +13,15 @@ import pytest
 
 from stream_service.process.server import GRACE_SECONDS
 from tests.faults.conftest import served
-from tests.faults.database import free_port, url_of
-from tests.faults.proxy import Proxy
 from tests.faults.tally import TALLY
 from tests.faults.viewers import LIMIT, Viewers
+from tests.support.database import url_of
+from tests.support.processes import free_port
+from tests.support.proxy import Proxy
 
 if TYPE_CHECKING:
     from tests.faults.conftest import Serve
-    from tests.faults.database import Database
+    from tests.support.database import Database
 
 pytestmark = pytest.mark.timeout(400)
 

@@ -14,7 +14,7 @@ from tests.faults.viewers import LIMIT, Viewers
 
 if TYPE_CHECKING:
     from tests.faults.conftest import Serve
-    from tests.faults.database import Database
+    from tests.support.database import Database
 
 pytestmark = pytest.mark.timeout(1200)
 

@@ -11,10 +11,10 @@ import pytest
 
 from stream_service.group_commit import DEADLINE_SECONDS
 from tests.faults.conftest import served
-from tests.faults.database import Database, free_port, url_of
-from tests.faults.proxy import Proxy
 from tests.faults.tally import TALLY, Tally, new_secret
 from tests.faults.viewers import LIMIT, Viewers
+from tests.support.database import Database, url_of
+from tests.support.proxy import Proxy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,7 +128,7 @@ async def _break(proxy: Proxy, fault: str) -> None:
 async def test_a_service_whose_database_is_absent_at_start_comes_to_life_with_it(
     tmp_path: Path, serve: Serve, token: str
 ) -> None:
-    database = Database(tmp_path, free_port())
+    database = Database(tmp_path)
     TALLY.fault("database absent at start")
     with serve(database.url) as service:
         url = await asyncio.to_thread(lambda: service.url)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.faults.conftest import Serve
-    from tests.faults.database import Database
+    from tests.support.database import Database
 
 
 def test_no_line_of_any_log_holds_a_session_id_a_token_a_key_or_a_device_id(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
@@ -18,7 +19,7 @@ from stream_service.settings import VARIABLES
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE_SECONDS = 40.0
@@ -29,6 +30,47 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
     """This environment with these variables, and no others of the service."""
     inherited = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     return {**inherited, "PYTHONPATH": str(ROOT), "PORT": "0", **variables}
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def end(process: subprocess.Popen[Any], seconds: float = PATIENCE_SECONDS) -> None:
+    """Have a process end, the hard way if it has not after so many seconds."""
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def listening(port: int, *command: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that listens on this port, run in this folder, with its output in a file there."""
+    log = folder / f"{Path(command[0]).name}.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=folder
+        )
+    try:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.05)
+        yield process
+    finally:
+        end(process)
 
 
 class Service:
@@ -77,11 +119,7 @@ class Service:
 
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(PATIENCE_SECONDS)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
+            end(self.process)
         self.status()
 
     @property

@@ -1,37 +1,42 @@
-"""A database process that can be killed, stopped, and started again where it was."""
+"""The embedded server as a process of the tests: it can be killed, and started where it was."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
 from stream_service.process.embedded import PROGRAM, START_SECONDS, STOP_SECONDS, end_with_parent
 from stream_service.streams import utc_now
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+from tests.support.processes import end, free_port
 
 
 class Database:
-    """The embedded server on one directory and one port."""
+    """The embedded server on one directory and one port; leaving the context ends it.
+
+    Not `stream_service.process.embedded`: its process belongs to one event loop, and each test has
+    its own.
+    """
 
     name = "faults"
 
-    def __init__(self, directory: Path, port: int | None = None) -> None:
+    def __init__(self, directory: Path, *options: str, port: int | None = None) -> None:
+        """Do not start it yet.
+
+        Args:
+            directory: Where its files and its log are.
+            options: Further arguments of its command line.
+            port: A free one by default.
+        """
         self._directory = directory
+        self._options = options
         self.port = free_port() if port is None else port
         self.url = url_of(self.port)
         self._process: subprocess.Popen[bytes] | None = None
@@ -44,13 +49,27 @@ class Database:
                     Path(sys.executable).with_name(PROGRAM),
                     *("--host", "127.0.0.1", "--port", str(self.port), "--log-level", "WARNING"),
                     *("--storage-path", self._directory / "wiredtiger", "--sync-on-commit"),
+                    *self._options,
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=end_with_parent(),  # noqa: PLW1509 - as in tests/conftest.py
+                # The tests may be killed. No lock of another thread's is asked for before it runs.
+                preexec_fn=end_with_parent(),  # noqa: PLW1509
             )
+
+    def __enter__(self) -> Self:
+        self.start()
+        try:
+            self.wait()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     async def back(self) -> None:
         """Return as soon as it answers a ping."""
@@ -58,8 +77,9 @@ class Database:
 
     def wait(self) -> None:
         """As `back`, blocking."""
+        assert self._process is not None
         deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
+        while self._process.poll() is None and time.monotonic() < deadline:
             # A new client each time: one that has failed looks again only after half a second.
             with MongoClient[Any](self.url, serverSelectionTimeoutMS=100) as client:
                 try:
@@ -68,7 +88,7 @@ class Database:
                     time.sleep(0.02)
                 else:
                     return
-        raise RuntimeError(f"{PROGRAM} does not answer")
+        raise RuntimeError(f"{PROGRAM} does not answer (status {self._process.poll()})")
 
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
@@ -84,12 +104,7 @@ class Database:
         if self._process is None or self._process.poll() is not None:
             return
         self._process.send_signal(signal.SIGCONT)
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end(self._process, STOP_SECONDS)
 
     def client(self) -> MongoClient[Any]:
         return MongoClient(self.url, tz_aware=True)

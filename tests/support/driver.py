@@ -1,4 +1,4 @@
-"""The service with something about it changed: `python -m tests.faults.driver CHANGE...`.
+"""The service with something about it changed: `python -m tests.support.driver CHANGE...`.
 
 Shows what each guard is good for, by what happens without it; and sets what no setting sets.
 """
@@ -85,7 +85,7 @@ def _tells_the_token(request: Any) -> Any:
     return _token_of(request)
 
 
-def change(what: str) -> None:
+def change(what: str) -> None:  # noqa: C901 - a table
     """Make one change to the service, in this process."""
     name, _, value = what.partition("=")
     match name:
@@ -93,6 +93,10 @@ def change(what: str) -> None:
             _store.MongoStore._operation = _claims_whatever_is_there  # noqa: SLF001
         case "claim-beside":
             _store.MongoStore._operation = _claims_beside_what_is_there  # noqa: SLF001
+        case "patient":
+            # As the fixture of this name: for a test that is not about time, on a slow machine.
+            _store.COMMAND_TIMEOUT = timedelta(seconds=25)
+            _group["deadline_seconds"] = 30.0
         case "deadline":
             _group["deadline_seconds"] = float(value)
         case "bound":
