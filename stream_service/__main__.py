@@ -16,7 +16,7 @@ from stream_service.settings import Settings, SettingsError, near_misses
 from stream_service.telemetry.logs import configure_logging
 from stream_service.telemetry.tracing import tracing
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("stream_service")
 
 _ENVIRONMENT = """\
 environment variables and their defaults:
