@@ -107,8 +107,8 @@ async def test_a_reload_loses_no_request(server: Server) -> None:
     after = server.instances()
     assert not {pid for pid, _ in before} & {pid for pid, _ in after}
     assert [status for _, status in after] == ["online", "online"]
-    assert load.fresh.sent > 100
-    assert load.kept_alive.sent > 100
+    assert load.fresh.sent > 20
+    assert load.kept_alive.sent > 20
     assert load.lost == 0
 
 
@@ -118,8 +118,8 @@ async def test_a_reload_behind_nginx_loses_no_request(server: Server) -> None:
             await server.run_beside("pm2", "reload", "stream-service")
             await asyncio.sleep(1)
     load.report("pm2 reload stream-service, nginx in front")
-    assert load.fresh.sent > 100
-    assert load.kept_alive.sent > 100
+    assert load.fresh.sent > 20
+    assert load.kept_alive.sent > 20
     assert load.lost == 0
 
 
