@@ -36,7 +36,8 @@ def serve(token: str) -> Serve:
 
     @contextmanager
     def run(url: str, *changes: str, keep_log: bool = True, **variables: str) -> Iterator[Service]:
-        program = ("-m", "tests.support.driver") if changes else ("-m", "stream_service")
+        # With -P, PYTHONPATH alone says which version of the service runs.
+        program = ("-P", "-m", "tests.support.driver" if changes else "stream_service")
         variables = {
             "MONGO_URL": url,
             "MONGO_DB": Database.name,
