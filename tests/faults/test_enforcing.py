@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
+from stream_service.streams import utc_now
 from tests.faults.conftest import served
 from tests.faults.tally import TALLY, new_secret
 
@@ -39,6 +40,7 @@ class Players:
     """URLs of the processes that only count, and of those that enforce the limit."""
     playing: dict[str, set[str]] = field(default_factory=dict)
     beyond: int = 0
+    unknown: int = 0
     asked: Counter[str] = field(default_factory=Counter)
 
     @asynccontextmanager
@@ -70,9 +72,10 @@ class Players:
                 raw = await response.read()
                 body = await response.json(content_type=None) if raw else None
                 self.asked[url] -= 1
-                # On a busy machine; what the outcome was, the next try tells.
                 if response.status != 503:
                     return response.status, body, enforces
+                # On a busy machine. It may still be done, after another process has refused it.
+                self.unknown += 1
             await asyncio.sleep(0.1)
 
     async def answered(self, url: str) -> None:
@@ -143,7 +146,11 @@ async def test_a_limit_switched_on_and_off_under_load_ends_no_stream_and_refuses
                 await players.answered(enforces.url)
                 await asyncio.sleep(2.0)
                 assert players.beyond > beyond
-    active = database.active(database.name)
-    assert sum(active.values()) == sum(len(mine) for mine in players.playing.values())
-    assert max(active.values()) > LIMIT
+    now = utc_now()
+    documents = database.documents(database.name)
+    active = {held["stream_id"] for held in documents if held["expires_at"] > now}
+    known = set[str]().union(*players.playing.values())
+    assert known <= active
+    assert len(active - known) <= players.unknown
+    assert max(len(mine) for mine in players.playing.values()) > LIMIT
     assert TALLY.violations == []
