@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from aiohttp import hdrs, web
 
+from stream_service.api.playback_claims import PlaybackRefusedError
 from stream_service.api.problems import Problem, invalid
 from stream_service.api.representation import encode
 from stream_service.keys import LIMITER, PLAYBACK
 from stream_service.streams import StreamEndedError, StreamNotFoundError
 
 if TYPE_CHECKING:
+    from stream_service.api.playback_claims import Playback, Refused
     from stream_service.api.playback_tokens import PlaybackTokens
     from stream_service.streams import Stream
 
@@ -26,37 +28,6 @@ KEYS_MAX_AGE_SECONDS = 300
 """How long the published keys may be kept: for so long a new one is published before it signs."""
 
 _IN_QUERY = re.compile(r"[?&]playback_token=([^&#]*)")
-
-Refused = Literal["missing", "invalid", "expired", "stopped", "replaced", "unknown"]
-
-
-class PlaybackRefusedError(Exception):
-    """A playback token is not good. It is never quoted.
-
-    Attributes:
-        reason: Why; of a token alone "missing", "invalid" or "expired", of its stream the others.
-    """
-
-    def __init__(self, reason: Refused) -> None:
-        super().__init__(reason)
-        self.reason: Refused = reason
-
-
-class Playback(NamedTuple):
-    """What a token says that was found good.
-
-    Attributes:
-        session: Digest of the session whose stream it is.
-        stream_id: Of the stream.
-        content: Label that the client gave, in a form that a header can hold, or None.
-        expires_at: End of the lease, rounded up, in seconds since 1970.
-    """
-
-    session: str
-    stream_id: str
-    content: str | None
-    expires_at: int
-
 
 _DETAILS: dict[Refused, str] = {
     "missing": f"Send one token, as {TOKEN_HEADER}, or as playback_token in the query of the "

@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm
 
-from stream_service.api.playback import Playback, PlaybackRefusedError
+from stream_service.api.playback_claims import Playback, PlaybackRefusedError
 from stream_service.settings import SettingsError
 from stream_service.streams import is_stream_id
 

@@ -33,7 +33,7 @@ from joserfc.jwk import KeySet
 from stream_service.api import playback_tokens
 from stream_service.api.digests import Digests
 from stream_service.api.inputs import MAX_LABEL_LENGTH
-from stream_service.api.playback import PlaybackRefusedError
+from stream_service.api.playback_claims import PlaybackRefusedError
 from stream_service.api.playback_tokens import MAX_TOKEN_LENGTH, PlaybackTokens
 from stream_service.app import create_app
 from stream_service.keys import PLAYBACK
