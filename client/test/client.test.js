@@ -97,18 +97,61 @@ for (const late of [ended("replaced"), beaten(), new TypeError("no network")]) {
     world.network = in_turn(started(), late, stopped());
     const playing = world.play();
     await world.pass(19);
-    world.delay = 500;
+    world.delay = 3000;
     await world.pass(1.1);
     world.delay = 0;
     playing.stop();
     const before = world.told.length;
-    await world.pass(20);
+    await world.pass(4);
     assert.deepEqual(world.asked, ["/streams", "0-abc/heartbeat", "0-abc/stop"]);
     assert.equal(world.told.length, before);
     assert.equal(playing.stream, null);
     assert.equal(world.timers, 0);
   });
 }
+
+for (const [what, late] of [
+  ["a refusal", answers.refused()],
+  ["no answer", new TypeError("no network")],
+  ["401, with headers to be had", { status: 401 }],
+  ["a device_id that is not known", answers.problem(400, "invalid-request", { field: "device_id" })],
+]) {
+  on_a_page(`after stop, a start under way changes nothing: ${what}`, async (world) => {
+    world.network = in_turn(late);
+    world.delay = 500;
+    const playing = world.play({ headers: () => ({}), deviceId: "one" });
+    await world.pass(0.1);
+    playing.stop();
+    await world.pass(0.5);
+    assert.equal(world.timers, 0);
+    await world.pass(20);
+    assert.deepEqual(world.told, []);
+    assert.equal(world.requests.length, 1);
+  });
+}
+
+for (const late of [ended("expired"), answers.problem(404, "stream-not-found")]) {
+  on_a_page(`while a stop is tried again, a late ${late.status} does not bring it back`, async (world) => {
+    world.network = in_turn(started(), late, undefined);
+    const playing = world.play();
+    await world.pass(19);
+    world.delay = 3000;
+    await world.pass(1.1);
+    playing.stop();
+    await world.pass(60);
+    assert.equal(playing.state, "over");
+    assert.ok(world.asked.slice(2).every((path) => path === "0-abc/stop"));
+  });
+}
+
+on_a_page("stop in an outage leaves nothing behind", async (world) => {
+  world.network = in_turn(started(), away(1), stopped());
+  const playing = world.play({ graceSeconds: 1000 });
+  await world.pass(20.5);
+  playing.stop();
+  await world.pass(2);
+  assert.equal(world.timers, 0);
+});
 
 on_a_page("stop while headers are waited for sends no start", async (world) => {
   world.network = service();
@@ -361,6 +404,20 @@ on_a_page("a page that goes and comes back in no time says so once", async (worl
   assert.deepEqual(world.asked, ["/streams", "0-abc/heartbeat", "0-abc/stop"]);
 });
 
+on_a_page("a page that goes and comes back again and again is no storm", async (world) => {
+  world.network = in_turn(started(), beaten());
+  world.play();
+  await world.pass(20);
+  for (let turn = 0; turn < 40; turn++) {
+    world.dispatch("pagehide");
+    world.dispatch("pageshow");
+    await world.pass(0.55);
+  }
+  const sent = world.requests.filter(({ at }) => at >= 20);
+  assert.ok(sent.some(({ beacon }) => beacon));
+  assert.ok(sent.length <= 3 + 22, `${sent.length} requests in 22 seconds`);
+});
+
 on_a_page("a stream that somebody else stopped does not come back", async (world) => {
   world.network = in_turn(started(), stopped(), ended("stopped"), started({ stream_id: "1-def" }),
     ended("stopped"));
@@ -420,13 +477,27 @@ on_a_page("timers that run once a minute keep a stream whose lease is two", asyn
   assert.ok(world.requests.length >= 29);
 });
 
-on_a_page("a clock that is set back makes nobody wait", async (world) => {
-  world.network = in_turn(started(), beaten());
+for (const hours of [-1, 1]) {
+  on_a_page(`a clock that is set by ${hours} hours makes nobody wait`, async (world) => {
+    world.network = in_turn(started(), beaten());
+    world.play();
+    await world.pass(30);
+    world.wall += hours * 3_600_000;
+    await world.pass(55);
+    world.wall -= hours * 3_600_000;
+    await world.pass(20);
+    assert.deepEqual(world.requests.map(({ at }) => at), [0, 20, 40, 60, 80, 100]);
+  });
+}
+
+on_a_page("a network that comes back hurries nothing once it was answered", async (world) => {
+  world.network = in_turn(started(), new TypeError("no network"), beaten());
   world.play();
   await world.pass(30);
-  world.wall -= 3_600_000;
-  await world.pass(60);
-  assert.deepEqual(world.requests.map(({ at }) => at), [0, 20, 40, 60, 80]);
+  assert.equal(world.requests.length, 3);
+  world.dispatch("online");
+  await world.pass(5);
+  assert.equal(world.requests.length, 3);
 });
 
 on_a_page("it plays where there is no window and no document", async (world) => {

@@ -113,9 +113,18 @@ def _gateway_app(service: Service) -> web.Application:
     async def player(_: web.Request) -> web.Response:
         return web.Response(text=PLAYER.read_text(), content_type="text/html")
 
+    async def login(_: web.Request) -> web.Response:
+        return web.Response(text="<h1>Log in</h1>", content_type="text/html")
+
+    async def login_needed(_: web.Request) -> web.Response:
+        raise web.HTTPFound("/login")
+
     async def hang(_: web.Request) -> web.Response:
         await asyncio.sleep(3600)
         return web.Response()
+
+    async def preflight(_: web.Request) -> web.Response:
+        return web.Response(status=HTTPStatus.NO_CONTENT)
 
     async def passed_on(request: web.Request) -> web.Response:
         viewer = request.cookies.get(COOKIE)
@@ -139,14 +148,34 @@ def _gateway_app(service: Service) -> web.Application:
             )
 
     app = web.Application()
+    app.on_response_prepare.append(_cross_origin)
     app.add_routes(
         [
             web.get("/player", player),
             web.get("/hang", hang),
+            web.get("/login", login),
+            web.route("*", "/login-needed/{path:.+}", login_needed),
+            web.options("/{path:.+}", preflight),
             web.route("*", "/{path:.+}", passed_on),
         ]
     )
     return app
+
+
+async def _cross_origin(request: web.Request, response: web.StreamResponse) -> None:
+    """What docs/integration.md asks of a gateway that pages of other origins use."""
+    if "Origin" in request.headers:
+        response.headers.update(
+            {
+                "Access-Control-Allow-Origin": request.headers["Origin"],
+                "Vary": "Origin",
+                "Access-Control-Allow-Credentials": "true",
+                "Access-Control-Allow-Methods": "POST",
+                "Access-Control-Allow-Headers": "Content-Type, Idempotency-Key, X-Player",
+                "Access-Control-Expose-Headers": "Retry-After",
+                "Access-Control-Max-Age": "7200",
+            }
+        )
 
 
 def _those(headers: Mapping[str, str], *names: str) -> dict[str, str]:
@@ -156,6 +185,13 @@ def _those(headers: Mapping[str, str], *names: str) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def site(service: Service) -> Iterator[str]:
     """A gateway in front of the service."""
+    with gateway(service) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def other_site(service: Service) -> Iterator[str]:
+    """Another gateway in front of the same service: for a page of `site`, another origin."""
     with gateway(service) as url:
         yield url
 
@@ -174,11 +210,11 @@ def playwright() -> Iterator[Playwright]:
         yield playwright
 
 
-def launch(playwright: Playwright) -> Browser:
+def launch(playwright: Playwright, **how: Any) -> Browser:
     """Debian's Chromium, with an empty profile of its own."""
     program = shutil.which("chromium")
     assert program is not None, "make test-e2e installs Chromium"
-    return playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
+    return playwright.chromium.launch(executable_path=program, args=ARGUMENTS, **how)
 
 
 @pytest.fixture(scope="session")

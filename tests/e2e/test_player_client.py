@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.e2e.conftest import Visit, launch
 
 if TYPE_CHECKING:
@@ -187,6 +189,94 @@ def test_what_cannot_be_mended_by_trying_again_is_not_tried_again(visit: Visit, 
     assert reason == "rejected"
     assert page.evaluate("window.told.at(-1)[2].problem.field") == "device"
     assert page.evaluate("window.playing.state") == "over"
+
+
+def test_stop_and_then_play_at_the_limit_is_admitted(
+    visit: Visit, site: str, service: Service
+) -> None:
+    page = visit.open(f"{site}/player", viewer="mona")
+    for _ in range(3):
+        start(page)
+    page.wait_for_function("window.told.length === 3")
+    assert page.evaluate("window.playing.stop()") is True
+    start(page)
+    page.wait_for_function("window.told.filter(([name]) => name === 'onStarted').length === 4")
+    assert len(service.active("mona")) == 3
+
+
+def test_stop_without_waiting_and_then_play_at_the_limit_is_admitted(
+    visit: Visit, site: str, service: Service
+) -> None:
+    page = visit.open(f"{site}/player", viewer="nora")
+    for _ in range(3):
+        start(page)
+    page.wait_for_function("window.told.length === 3")
+    page.evaluate("() => { window.playing.stop(); window.start(); }")
+    page.wait_for_function("window.told.filter(([name]) => name === 'onStarted').length === 4")
+    assert len(service.active("nora")) == 3
+
+
+def test_a_redirect_to_a_login_page_starts_no_film(visit: Visit, site: str) -> None:
+    page = visit.open(f"{site}/player", viewer="olga")
+    start(page, url="/login-needed")
+    told(page, "onUnavailable")
+    assert page.evaluate("window.told.map(([name]) => name)") == ["onError", "onUnavailable"]
+    assert page.evaluate("window.playing.state") == "starting"
+
+
+@pytest.mark.parametrize("headers", [None, {"X-Player": "test"}])
+def test_a_page_of_another_origin_plays_beats_and_frees_its_slot(
+    visit: Visit, site: str, other_site: str, service: Service, headers: dict[str, str] | None
+) -> None:
+    viewer = f"paul {headers}".translate({ord(sign): "-" for sign in " {}':"})
+    page = visit.open(f"{site}/player", viewer=viewer)
+    options = {"headers": headers} if headers else {}
+    start(page, url=other_site, credentials="include", **options)
+    told(page, "onStarted")
+    assert len(service.active(viewer)) == 1
+    page.evaluate("window.playing.stop()")
+    wait_until_free(service, viewer)
+    start(page, url=other_site, credentials="include", **options)
+    page.wait_for_function("window.told.filter(([name]) => name === 'onStarted').length === 2")
+    page.close()
+    wait_until_free(service, viewer)
+
+
+def test_a_browser_that_crashed_takes_its_own_place_again(
+    visit: Visit, site: str, service: Service
+) -> None:
+    page = visit.open(f"{site}/player", viewer="rosa")
+    for device in ("TV", "Phone"):
+        service.ask("POST", "/streams", "rosa", json={"device": device})
+    start(page, device="Laptop")
+    told(page, "onStarted")
+    page.evaluate("navigator.sendBeacon = () => true")  # As a crash: no last word.
+    again = page.context.new_page()
+    page.close()
+    assert len(service.active("rosa")) == 3
+    again.goto(f"{site}/player")
+    start(again, device="Laptop", replace=["same-device", "stalest"])
+    told(again, "onStarted")
+    assert {one["device"] for one in service.active("rosa")} == {"TV", "Phone", "Laptop"}
+
+
+def test_a_page_that_comes_back_from_the_cache_plays_on(
+    playwright: Playwright, site: str, service: Service
+) -> None:
+    browser = launch(playwright, ignore_default_args=["--disable-back-forward-cache"])
+    try:
+        page = Visit(browser).open(f"{site}/player", viewer="sara")
+        start(page)
+        [stream] = told(page, "onStarted")
+        page.goto(f"{site}/login")
+        wait_until_free(service, "sara")
+        page.go_back(wait_until="commit")  # A page from the cache is not loaded again.
+        [again] = told(page, "onResumed")
+        # It is the page of before, not a new one.
+        assert told(page, "onStarted") == [stream]
+        assert [one["stream_id"] for one in service.active("sara")] == [again["stream_id"]]
+    finally:
+        browser.close()
 
 
 def test_a_device_that_sleeps_past_its_lease_goes_on_in_a_new_stream(
