@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from random import randrange
 from typing import TYPE_CHECKING, Any
 
 from motor.motor_asyncio import AsyncIOMotorClient
@@ -72,9 +73,14 @@ So much longer than the retention may a stream be remembered; a retention of mor
 overrun by up to a quarter of it instead.
 """
 
+COUNTED_AT_MOST = 20_000
+"""How many documents are looked at to tell how many streams are active."""
+
 _INDEX_PATIENCE_SECONDS = 1.0
 _INDEX_RETRY_SECONDS = 0.5
 _LEAVE_SECONDS = 0.5
+_DIGEST_DIGITS = 12
+_DIGESTS = 16**_DIGEST_DIGITS
 _DUPLICATE_KEY = 11000
 _WRITE_CONFLICT = 112
 _NO_SUCH_INDEX = 27
@@ -188,6 +194,7 @@ class MongoStore:
         self._renewals = get(write_concern=WriteConcern(w=1, j=False))
         self._is_router = False
         self._retention = retention
+        self._share = 1.0
         self._is_known = False
         self._prepared = False
         self._goes_ahead = False
@@ -520,14 +527,30 @@ class MongoStore:
                 ]
             )
 
-    async def count(self, after: datetime) -> int:
-        """How many streams of all sessions have a lease that runs beyond `after`.
+    async def count(self, *after: datetime) -> list[int]:
+        """How many streams of all sessions have a lease that runs beyond each of these times.
 
-        The index on `expires_at` alone answers this.
+        Exact as long as the collection has no more than `COUNTED_AT_MOST` documents. Of more, those
+        in a slice of the sessions are counted, and say what all are: digests are spread evenly. The
+        slice, in another place each time, holds 10,000 documents or so, which takes a database as
+        long whether it has a hundred thousand or a hundred million. The standard error is then
+        about 1 %, or 1.4 % where a session has several streams; twice that is rarely exceeded.
         """
         await self._ready()
         with _translated_errors():
-            return await self._streams.count_documents({"expires_at": {"$gt": after}})
+            while True:
+                where, share = _slice_of_sessions(self._share)
+                size = await self._streams.count_documents(where, limit=COUNTED_AT_MOST + 1)
+                if size <= COUNTED_AT_MOST:
+                    break
+                self._share = share / 4
+            # For the next time.
+            self._share = min(1.0, share * COUNTED_AT_MOST * 0.75 / max(size, 1))
+            counts = [
+                await self._streams.count_documents({**where, "expires_at": {"$gt": time}})
+                for time in after
+            ]
+        return [round(count / share) for count in counts]
 
 
 def _keys_of(index: IndexModel) -> _Keys:
@@ -539,6 +562,16 @@ def _is_among(index: IndexModel, names: dict[str, _Keys]) -> bool:
     if index is _KEY_ONCE:
         return index.document["name"] in names
     return _keys_of(index) in names.values()
+
+
+def _slice_of_sessions(share: float) -> tuple[dict[str, Any], float]:
+    """A filter for this share of all sessions, from somewhere among them, and the exact share."""
+    if share >= 1:
+        return {}, 1.0
+    width = max(1, int(share * _DIGESTS))
+    low = randrange(_DIGESTS - width)  # noqa: S311 - no secret
+    digits = [f"{bound:0{_DIGEST_DIGITS}x}" for bound in (low, low + width)]
+    return {"session": {"$gte": digits[0], "$lt": digits[1]}}, width / _DIGESTS
 
 
 def _id(place: Place) -> str:

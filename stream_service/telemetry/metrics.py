@@ -251,7 +251,8 @@ class Metrics(Observer):
 class Sampler:
     """Counts the active streams of the whole database, as often as that is cheap.
 
-    The count is made by the index on `expires_at`, when somebody looks, and by nobody else.
+    They are counted when somebody looks, and by nobody else. Of many, a slice is counted and says
+    what all are: see `MongoStore.count`.
     """
 
     def __init__(
@@ -286,8 +287,7 @@ class Sampler:
         self._good_until = float("inf")
         now = self._clock()
         try:
-            active = await self._store.count(now)
-            beating = await self._store.count(now + self._lease * SILENT_SHARE)
+            active, beating = await self._store.count(now, now + self._lease * SILENT_SHARE)
         except StoreUnavailableError:
             self._metrics.active.set(float("nan"))
             self._metrics.silent.set(float("nan"))
