@@ -6,4 +6,4 @@ import sys
 # playback tokens need: 9 MB for nothing. Without it, it takes Python's own ssl, as it would anyway.
 sys.modules.setdefault("pymongo.pyopenssl_context", None)  # type: ignore[arg-type]
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from stream_service import __version__
 from tests.support.processes import ROOT
 
 if TYPE_CHECKING:
@@ -180,3 +182,13 @@ def test_make_leaves_no_half_made_environment_behind(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "ensurepip is not available" in done.stderr
     assert not (tmp_path / "venv").exists()
+
+
+def test_the_latest_release_in_the_changelog_is_the_version_of_the_service_and_of_its_client() -> (
+    None
+):
+    releases = re.findall(
+        r"^## \[([0-9.]+)\] - \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
+    )
+    package = json.loads((ROOT / "client" / "package.json").read_text())
+    assert releases[0] == __version__ == package["version"]
