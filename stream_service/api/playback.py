@@ -65,7 +65,9 @@ def playback_token(request: web.Request, stream: Stream) -> dict[str, str]:
 async def check(request: web.Request) -> web.Response:
     """`GET /playback/check`: is this token good; with `live=1`, is its stream still active."""
     live = _live(request)
-    playback = _checked(request)
+    # Asked live, the store knows better than the token when its stream is over. So no film stops
+    # for want of a new token while the store gives no answer: then this is 503, not 401.
+    playback = _checked(request, even_expired=live)
     if live:
         try:
             await request.app[LIMITER].get(playback.session, playback.stream_id)
@@ -88,9 +90,9 @@ def _live(request: web.Request) -> bool:
     return "1" in values
 
 
-def _checked(request: web.Request) -> Playback:
+def _checked(request: web.Request, *, even_expired: bool) -> Playback:
     try:
-        return request.app[PLAYBACK].check(_token_of(request))
+        return request.app[PLAYBACK].check(_token_of(request), even_expired=even_expired)
     except PlaybackRefusedError as refused:
         raise _refused(refused.reason) from None
 

@@ -127,8 +127,12 @@ class PlaybackTokens:
             claims["content"] = stream.content
         return jwt.encode(claims, key.private, key.algorithm, headers={"kid": key.kid})
 
-    def check(self, token: str) -> Playback:
+    def check(self, token: str, *, even_expired: bool = False) -> Playback:
         """What a token says. Only one that is new here costs a verification of its signature.
+
+        Args:
+            token: As it was sent.
+            even_expired: Whether one whose time is over will do, since the store is asked next.
 
         Raises:
             PlaybackRefusedError: It is not one of ours, or its time is over.
@@ -139,16 +143,17 @@ class PlaybackTokens:
         digest = hashlib.blake2b(token.encode(), digest_size=24).digest()
         playback = self._checked.get(digest)
         if playback is None:
-            playback = self._checked[digest] = self._verified(token, now)
+            playback = self._verified(token, None if even_expired else now)
+            self._checked[digest] = playback
             if len(self._checked) > MAX_CHECKED:
                 self._checked.popitem(last=False)
-        if playback.expires_at <= now:
+        if playback.expires_at <= now and not even_expired:
             del self._checked[digest]
             raise PlaybackRefusedError("expired")
         self._checked.move_to_end(digest)
         return playback
 
-    def _verified(self, token: str, now: float) -> Playback:
+    def _verified(self, token: str, now: float | None) -> Playback:
         key = self._key_of(token, now)
         try:
             claims = jwt.decode(
@@ -172,7 +177,7 @@ class PlaybackTokens:
             raise PlaybackRefusedError("invalid")
         return Playback(session, stream_id, content, claims["exp"])
 
-    def _key_of(self, token: str, now: float) -> _Key:
+    def _key_of(self, token: str, now: float | None) -> _Key:
         """The key that a token has to be verified by.
 
         This only refuses, and in microseconds, most of what would cost a verification in vain; it
@@ -189,7 +194,7 @@ class PlaybackTokens:
                 raise PlaybackRefusedError("invalid")
             if claims["iss"] != ISSUER or claims.get("aud") != self._audience:
                 raise PlaybackRefusedError("invalid")
-            if claims["exp"] <= now:
+            if claims["exp"] <= (-math.inf if now is None else now):
                 raise PlaybackRefusedError("expired")
         except (ValueError, TypeError, LookupError, AttributeError):
             raise PlaybackRefusedError("invalid") from None

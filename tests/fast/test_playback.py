@@ -38,7 +38,7 @@ from stream_service.api.playback_tokens import MAX_TOKEN_LENGTH, PlaybackTokens
 from stream_service.app import create_app
 from stream_service.keys import PLAYBACK
 from stream_service.settings import Settings, SettingsError
-from stream_service.streams import Stream, utc_now
+from stream_service.streams import StoreUnavailableError, Stream, utc_now
 from tests.support.http_api import SESSION, Api, open_api
 from tests.support.playback import KINDS, write_key, write_public_key
 from tests.support.processes import Service
@@ -352,6 +352,38 @@ async def test_asked_live_a_stream_is_refused_from_the_moment_that_it_is_over(
     for one in tokens:
         for path in (CHECK, f"{CHECK}?live=0"):
             assert (await _check(api, one["playback_token"], path=path)).status == 204
+
+
+async def test_asked_live_the_store_knows_better_than_the_token_when_its_stream_is_over(
+    api: Api,
+) -> None:
+    started = await api.started()
+    token, live = started["playback_token"], f"{CHECK}?live=1"
+    api.clock.move_on(TTL - 1)
+    await api.ask("POST", f"/streams/{started['stream_id']}/heartbeat")
+    api.clock.move_on(TTL - 1)
+    assert await _reason(api, token) == "expired"
+    assert (await _check(api, token, path=live)).status == 204
+    assert await _reason(api, token) == "expired"
+    api.clock.move_on(TTL)
+    assert await _reason(api, token, path=live) == "expired"
+
+
+async def test_a_database_that_gives_no_answer_is_told_apart_from_a_token_that_is_not_good(
+    aiohttp_client: AiohttpClient, double_store: MongoStore, any_key: Path
+) -> None:
+    api = await open_api(aiohttp_client, double_store, playback_keys=(any_key,))
+    token, live = (await api.started())["playback_token"], f"{CHECK}?live=1"
+
+    async def no_answer(*_: object) -> None:
+        raise StoreUnavailableError("NetworkTimeout")
+
+    double_store.slots = no_answer  # type: ignore[assignment, method-assign]
+    # By its time alone it would be over: only the store could tell.
+    api.clock.move_on(2 * TTL)
+    assert (await _check(api, token, path=live)).status == 503
+    signed, _, signature = token.rpartition(".")
+    assert await _reason(api, f"{signed}.{signature[::-1]}", path=live) == "invalid"
 
 
 async def test_asked_live_a_stream_that_is_forgotten_is_unknown(
