@@ -11,7 +11,7 @@ UV_COMPILE := $(VENV)/uv/bin/uv pip compile --quiet --universal --generate-hashe
 	--python-version 3.11 --prerelease if-necessary-or-explicit --upgrade pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo install test test-pythons check lint test-faults test-deploy test-client test-e2e test-containers bench format lock clean
+.PHONY: help run demo install test test-pythons test-engines check lint test-faults test-deploy test-client test-e2e test-containers bench format lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,12 +48,17 @@ test-pythons:  ## Run the tests on each Python from 3.11 on that this machine ha
 	done; \
 	echo "== passed on Python$${tested:- none}; not on this machine:$${missing:- none}"
 
+test-engines: $(VENV)/.dev  ## Run the tests of the store, races and processes on every database server that is here
+	$(BIN)/python -m tests.engines
+
 test-client: client/node_modules/.package-lock.json  ## Prove the player client's rules and types: needs Node 20
 	npm test --prefix client --silent
 
-test-e2e: $(VENV)/.e2e test-client  ## Prove the pages and the player client in Chromium, installing it if missing
-	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -qqy chromium; } || { \
-		echo "make test-e2e needs Chromium: as root, apt-get install chromium" >&2; exit 1; }
+test-e2e: $(VENV)/.e2e test-client tests/e2e/node_modules/.package-lock.json  ## Prove the pages, the client and real players in Chromium
+	@PATH="$$PATH:/usr/sbin"; for program in chromium nginx ffmpeg; do command -v $$program; done \
+		| grep -c . | grep -qx 3 || { \
+		echo "installing chromium, nginx and ffmpeg from Debian" && $(AS_ROOT) apt-get update -qq && \
+		$(AS_ROOT) apt-get install -qq -y --no-install-recommends chromium nginx-light ffmpeg fonts-dejavu-core; }
 	$(BIN)/mypy tests/e2e/*.py
 	$(BIN)/python -m pytest tests/e2e
 
@@ -112,12 +117,16 @@ lock: | $(VENV)/bin  ## Look for newer dependencies and lock them in requirement
 		--output-file requirements/faults.txt
 
 clean:  ## Remove what make made, except ./data
-	rm -rf $(VENV) .demo .pythons client/node_modules tests/deploy/node_modules .coverage* .e2e .hypothesis .mypy_cache \
+	rm -rf $(VENV) .demo .pythons client/node_modules tests/deploy/node_modules tests/e2e/node_modules .coverage* .e2e .hypothesis .mypy_cache \
 		.pytest_cache .ruff_cache
 
 tests/deploy/node_modules/.package-lock.json: tests/deploy/package-lock.json
 	@command -v npm >/dev/null || { echo "pm2 needs Node 18 or newer, with npm" >&2; exit 1; }
 	npm ci --prefix tests/deploy --no-audit --no-fund
+
+tests/e2e/node_modules/.package-lock.json: tests/e2e/package-lock.json
+	@command -v npm >/dev/null || { echo "the players need Node 20 or newer, with npm" >&2; exit 1; }
+	npm ci --prefix tests/e2e --no-audit --no-fund
 
 client/node_modules/.package-lock.json: client/package-lock.json
 	@command -v npm >/dev/null || { echo "make test-client needs Node 20 or newer, with npm" >&2; exit 1; }

@@ -33,6 +33,9 @@ from tests.support.router import router_before
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+ENGINE = os.environ.get("ENGINE", "this server")
+"""What the tests call the server that they run on; `make test-engines` sets it."""
+
 RETENTION = timedelta(seconds=300)
 
 # A shell's background job ignores Ctrl-C, and so would the processes that tests interrupt.
@@ -122,7 +125,7 @@ def failing(mongo: MongoClient[Any]) -> Iterator[Callable[..., None]]:
     try:
         _fail_point(mongo, "off", {})
     except OperationFailure:
-        pytest.skip("this server does not have configureFailPoint")
+        pytest.skip(f"{ENGINE} has no configureFailPoint")
     yield fail
     _fail_point(mongo, "off", {})
 
@@ -218,7 +221,7 @@ def wire_store(connect: Callable[..., MongoStore]) -> MongoStore:
 def router_store(mongo_url: str, request: pytest.FixtureRequest) -> Iterator[MongoStore]:
     """A store on a fresh database of the real server, which it takes for a router."""
     if not mongo_url.startswith("mongodb://127.0.0.1:"):
-        pytest.skip("the faked router stands before a server of this machine alone")
+        pytest.skip(f"{ENGINE}: a faked router stands before servers of this machine alone")
     port = int(mongo_url.removeprefix("mongodb://127.0.0.1:").partition("/")[0])
     with router_before(("127.0.0.1", port)) as (host, router):
         connect: Callable[..., MongoStore] = request.getfixturevalue("connect")
