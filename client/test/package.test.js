@@ -24,10 +24,12 @@ before(async () => {
 
 after(() => rm(app, { recursive: true }));
 
+const ADAPTERS = ["adapters/hls.js", "adapters/shaka.js", "adapters/videojs.js"];
+
 test("the package holds the client, its types, what explains it, and nothing else", () => {
   assert.deepEqual(
     packed.files.map(({ path }) => path).sort(),
-    ["LICENSE", "README.md", "package.json", "stream-client.d.ts", "stream-client.js"],
+    [...ADAPTERS, "LICENSE", "README.md", "package.json", "stream-client.d.ts", "stream-client.js"].sort(),
   );
 });
 
@@ -45,8 +47,8 @@ test("an app that installs the file can import it and is served what the service
   await writeFile(join(app, "package.json"), '{ "type": "module" }');
   const options = ["--offline", "--no-audit", "--no-fund"];
   await run("npm", ["install", ...options, `./${packed.filename}`], { cwd: app });
-  await writeFile(join(app, "app.js"), `import { play } from "${name}"; console.log(typeof play);`);
-  assert.equal((await run(process.execPath, ["app.js"], { cwd: app })).stdout, "function\n");
+  await writeFile(join(app, "app.js"), `import { play } from "${name}"; import { playWithHls } from "${name}/adapters/hls"; console.log(typeof play, typeof playWithHls);`);
+  assert.equal((await run(process.execPath, ["app.js"], { cwd: app })).stdout, "function function\n");
   const installed = await readFile(join(app, "node_modules", name, "stream-client.js"), "utf8");
   const served = new URL("../../stream_service/pages/static/stream-client.js", import.meta.url);
   assert.equal(installed, await readFile(served, "utf8"));
