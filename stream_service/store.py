@@ -37,6 +37,7 @@ from pymongo.errors import (
     BulkWriteError,
     ConfigurationError,
     InvalidURI,
+    NotPrimaryError,
     OperationFailure,
     PyMongoError,
 )
@@ -52,6 +53,14 @@ log = logging.getLogger(__name__)
 
 COMMAND_TIMEOUT = timedelta(seconds=1.5)
 """How long one command may take, finding a server and all: within the deadline of a request."""
+
+MONITOR_EVERY = timedelta(seconds=0.5)
+"""How often the driver looks at a server that has nothing to tell: as often as drivers may.
+
+A primary that steps down says so at once, but not each server that speaks the protocol does. One
+that only answers "not primary" would be left alone until the driver looks again, by default for 10
+seconds; now a retry still finds it in time.
+"""
 
 TOLERATED_SKEW = timedelta(seconds=10)
 """How far the clocks of two processes may be apart.
@@ -216,6 +225,7 @@ class MongoStore:
                 timeoutMS=milliseconds,
                 # Closing the client looks for a server once more, by default for 30 s.
                 serverSelectionTimeoutMS=milliseconds,
+                heartbeatFrequencyMS=int(MONITOR_EVERY.total_seconds() * 1000),
             )
         except OSError as error:
             raise SettingsError(f"MONGO_URL {unusable_file(error)}") from None
@@ -652,8 +662,10 @@ def _translated_errors() -> Iterator[None]:
     try:
         yield
     except PyMongoError as error:
-        # The driver's own words can quote documents and the URL: its class says enough.
+        # The driver's own words can quote documents and the URL: its class and code say enough.
         code = getattr(error, "code", None)
+        if isinstance(error, NotPrimaryError) and isinstance(error.details, dict):
+            code = error.details.get("code")
         name = type(error).__name__
         message = name if code is None else f"{name} {code}"
         if _is_conflict(error):

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
@@ -16,6 +16,9 @@ from pymongo.errors import PyMongoError
 from stream_service.process.embedded import PROGRAM, START_SECONDS, STOP_SECONDS, end_with_parent
 from stream_service.streams import utc_now
 from tests.support.processes import end, free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class Database:
@@ -108,6 +111,27 @@ class Database:
 
     def client(self) -> MongoClient[Any]:
         return MongoClient(self.url, tz_aware=True)
+
+    def fail(self, commands: Sequence[str], how: dict[str, Any], times: int = 0) -> None:
+        """Have the next of these commands of the service fail: MongoDB's own way to test drivers.
+
+        Args:
+            commands: Their names.
+            how: What to do to them, as for `configureFailPoint: "failCommand"`.
+            times: How many of them; 0 for all until `heal`.
+        """
+        with self.client() as client:
+            client.admin.command(
+                "configureFailPoint",
+                "failCommand",
+                mode={"times": times} if times else "alwaysOn",
+                data={"failCommands": list(commands), "appName": "stream-service", **how},
+            )
+
+    def heal(self) -> None:
+        """Have no command fail any more."""
+        with self.client() as client:
+            client.admin.command("configureFailPoint", "failCommand", mode="off")
 
     def documents(self, name: str) -> list[dict[str, Any]]:
         with self.client() as client:

@@ -9,10 +9,12 @@ import functools
 import logging
 import sys
 from collections import deque
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
+from pymongo.errors import BulkWriteError
 
 from stream_service import __main__, store
 from stream_service.api import handlers, playback
@@ -20,6 +22,7 @@ from stream_service.group_commit import GroupCommit
 from stream_service.process import server
 from stream_service.process.http_server import Connection, HttpServer
 from stream_service.streams import new_token, utc_now
+from stream_service.telemetry import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -85,7 +88,7 @@ def _tells_the_token(request: Any) -> Any:
     return _token_of(request)
 
 
-def change(what: str) -> None:  # noqa: C901 - a table
+def change(what: str) -> None:  # noqa: C901, PLR0912 - a table
     """Make one change to the service, in this process."""
     name, _, value = what.partition("=")
     match name:
@@ -110,6 +113,18 @@ def change(what: str) -> None:  # noqa: C901 - a table
             _server.create_app = shifted
         case "idle":
             server.IDLE_SECONDS = float(value)
+        case "sample":
+            metrics.SAMPLE_SECONDS = float(value)
+            metrics.SAMPLE_COST = 0
+        case "untranslated":
+            _store._translated_errors = nullcontext  # noqa: SLF001
+        case "not-durable":
+            details: Any = BulkWriteError.details
+            BulkWriteError.details = property(  # type: ignore[assignment]
+                lambda error: {**details.fget(error), "writeConcernErrors": []}
+            )
+        case "monitor":
+            _store.MONITOR_EVERY = timedelta(seconds=float(value))
         case "reads-on":
             Connection.finish_response = web.RequestHandler.finish_response  # type: ignore[method-assign]
             HttpServer.__init__ = _reads_on  # type: ignore[method-assign]

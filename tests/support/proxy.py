@@ -68,6 +68,11 @@ class Proxy:
     def release(self) -> None:
         self._flows.set()
 
+    def cut_all(self) -> None:
+        """Cut every connection that there is; new ones are taken."""
+        for link in list(self._links):
+            link.abort()
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.refusing:
             writer.transport.abort()
