@@ -247,3 +247,31 @@ async def test_whom_the_queue_has_no_room_for_is_told_so_at_once_by_its_bound_al
     # Those in flight and those who wait are told when their time is up.
     assert (len(at_once) >= 150) == (bound == 100)
     TALLY.measured[f"bound {bound}"] = f"{len(at_once)} of {len(answers)} told at once"
+
+
+async def test_the_keys_of_lapsed_streams_are_taken_off_in_the_commands_of_the_starts(
+    database: Database, serve: Serve, token: str
+) -> None:
+    """One by one, on a way of 20 ms, 128 of them took longer than a start may wait."""
+    async with (
+        Proxy(database.port) as proxy,
+        served(serve(url_of(proxy.port), STREAM_TTL_SECONDS="1")) as service,
+        Viewers([service.url], 32, token=token) as viewers,
+    ):
+        keys = {family.session: new_secret() for family in viewers.families}
+
+        async def start(session: str, key: str | None = None) -> int:
+            answer = await viewers.ask("POST", "/streams", session, key=key)
+            assert answer is not None
+            return answer.status
+
+        # The one with the key is in the second slot, and the next start takes the first.
+        assert set(await asyncio.gather(*map(start, keys))) == {201}
+        assert set(await asyncio.gather(*(start(*item) for item in keys.items()))) == {201}
+        await asyncio.sleep(1.1)
+        # So that they meet at the queue.
+        proxy.delay, proxy.watch_for = 0.005, b"\x02update\x00"
+        statuses = await asyncio.gather(*(start(*item) for item in keys.items()))
+        assert set(statuses) <= {201, 503}
+        assert 0 < proxy.seen < len(keys)
+    assert TALLY.violations == []
