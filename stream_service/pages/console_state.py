@@ -48,6 +48,7 @@ async def console_state(request: web.Request) -> web.Response:
             "scope": "directory" if "PROMETHEUS_MULTIPROC_DIR" in os.environ else "process",
             "now": timestamp(utc_now()),
             "limit": app[SETTINGS].stream_limit,
+            "enforce": app[SETTINGS].enforce,
             "lease_seconds": app[SETTINGS].stream_ttl_seconds,
             "database": "UP" if answers else "DOWN",
             "unreachable_since": None if since is None else timestamp(since),

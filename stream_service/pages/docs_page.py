@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from stream_service.settings import Settings
 
 _STATIC = Path(__file__).parent / "static"
+_SHADOW = " In shadow mode (<code>ENFORCE=0</code>), as here, it is 201: nothing is refused."
 _STANDARD = frozenset({"type", "title", "status", "detail"})
 
 
@@ -58,6 +59,7 @@ def _docs(settings: Settings) -> str:
         console_link='<a href="console">Console</a>' if settings.console else "",
         token=' -H "Authorization: Bearer $TOKEN"' if needs_token else "",
         limit=settings.stream_limit,
+        shadow="" if settings.enforce else _SHADOW,
         guides="".join(
             f'<li><a href="docs/{name}">{escape(guide.title)}</a></li>'
             for name, guide in GUIDES.items()

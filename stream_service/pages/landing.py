@@ -78,6 +78,7 @@ def _state(settings: Settings, unreachable_since: datetime | None) -> str:
         database = f"Not ready: database unreachable since {timestamp(unreachable_since)}."
     streams = "stream" if settings.stream_limit == 1 else "streams"
     return (
-        f"{database} Limit {settings.stream_limit} {streams} per account, "
+        f"{database} Limit {settings.stream_limit} {streams} per account"
+        f"{'' if settings.enforce else ' (counted, not enforced: shadow mode)'}, "
         f"lease {settings.stream_ttl_seconds} s, version {__version__}."
     )

@@ -132,6 +132,16 @@ async def test_the_quick_start_names_the_token_where_there_is_one(
     assert "seq 7" in page
 
 
+async def test_shadow_mode_is_named_wherever_a_refusal_is_spoken_of(
+    aiohttp_client: AiohttpClient, double_store: MongoStore, client: Client
+) -> None:
+    shadow = await aiohttp_client(create_app(Settings(enforce=False), store=double_store))
+    for path, words in (("/", "shadow mode"), ("/docs", "In shadow mode")):
+        assert words in await (await shadow.get(path, headers=BROWSER)).text()
+        assert words not in await (await client.get(path, headers=BROWSER)).text()
+    assert (await (await shadow.get("/console/state")).json())["enforce"] is False
+
+
 def test_a_guide_is_read_as_it_is_written() -> None:
     assert set(GUIDES) == {path.stem for path in (ROOT / "docs").glob("*.md")}
     for name, guide in GUIDES.items():

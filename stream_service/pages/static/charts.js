@@ -52,7 +52,7 @@ class Chart {
     const plot = element("div", { className: "plot" });
     plot.append(this.#svg, this.#top, this.#range);
     const axis = element("p", { className: "axis" });
-    axis.append(element("span", { className: "from" }), element("span", { textContent: "now" }));
+    axis.append(element("span", { className: "from" }), element("span", { className: "to" }));
     this.box.append(
       element("h2", { textContent: about.title }), this.#figure, this.#when, plot, axis,
       element("p", { className: "note", textContent: about.about }),
@@ -93,6 +93,7 @@ class Chart {
     const cursor = path("", "cursor");
     this.#svg.replaceChildren(...parts, cursor);
     this.#top.textContent = known.length ? `max ${this.#about.format(most)}` : "";
+    this.box.querySelector(".to").textContent = clockTime(now);
     this.box.querySelector(".from").textContent = `last ${history.window_seconds / 60} min`;
     this.#range.disabled = x.length === 0;
     this.#range.max = Math.max(0, x.length - 1);

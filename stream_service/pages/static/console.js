@@ -90,6 +90,10 @@ function show(latest) {
   byId("scope").textContent =
     `Last ${state.history.window_seconds / 60} min, a value for every ${state.history.interval_seconds} s, of ${of}.`;
   charts.show(state);
+  if (!state.enforce) {
+    document.querySelector("[data-chart=refusals] .note").textContent =
+      "would be refused; shadow mode (ENFORCE=0): nothing is";
+  }
   showProblems(state);
   showProcesses();
   byId("about").textContent = `stream-service ${state.version} · limit ${state.limit} · lease ${state.lease_seconds} s · `
