@@ -1,10 +1,11 @@
-/** Plays a film with hls.js while the account has a stream. Returns what `play` returns. */
-import { play } from "../stream-client.js";
+/** Plays a film with hls.js while the account has a stream: `{ player, playing, stop() }`. */
+import { playFilm } from "./film.js";
 
 export function playWithHls(Hls, video, src, options = {}) {
   let hls, token;
   const hide = () => (hls?.destroy(), (hls = null));
-  const show = () => {
+  const show = (latest) => {
+    token = latest;
     if (hls) return;
     const xhrSetup = (request) => token && request.setRequestHeader("Playback-Token", token);
     hls = new Hls({ ...options.hls, xhrSetup });
@@ -19,16 +20,7 @@ export function playWithHls(Hls, video, src, options = {}) {
     hls.attachMedia(video);
     video.play();
   };
-  const hold = (then) => (stream) => ((token = stream.playback_token), show(), then?.(stream));
-  const over = (then) => (...why) => (hide(), then?.(...why));
-  const playing = play({
-    ...options,
-    onStarted: hold(options.onStarted),
-    onBeat: hold(options.onBeat),
-    onResumed: hold(options.onResumed),
-    onRefused: over(options.onRefused),
-    onEnded: over(options.onEnded),
-  });
+  const playing = playFilm(options, show, hide);
   video.addEventListener("ended", () => playing.stop(), { once: true });
-  return { stop: () => (hide(), playing.stop()), playing, get player() { return hls; } };
+  return { playing, stop: () => (hide(), playing.stop()), get player() { return hls; } };
 }

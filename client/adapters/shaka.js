@@ -1,14 +1,16 @@
-/** Plays a film with Shaka Player while the account has a stream. Returns what `play` returns. */
-import { play } from "../stream-client.js";
+/** Plays a film with Shaka Player while the account has a stream: `{ player, playing, stop() }`. */
+import { playFilm } from "./film.js";
 
 export function playWithShaka(shaka, video, src, options = {}) {
   let player, token;
   const hide = () => (player?.destroy(), (player = null));
-  const show = async () => {
+  const show = async (latest) => {
+    token = latest;
     if (player) return;
     const made = (player = new shaka.Player());
     // A network that is away, or a token that is just being renewed, passes.
-    made.configure({ streaming: { failureCallback: () => setTimeout(() => made.retryStreaming(), 1000) } });
+    const failureCallback = () => setTimeout(() => made.retryStreaming(), 1000);
+    made.configure({ streaming: { failureCallback } });
     made.configure(options.shaka ?? {});
     made.getNetworkingEngine().registerRequestFilter((_, request) => {
       if (token) request.headers["Playback-Token"] = token;
@@ -21,16 +23,7 @@ export function playWithShaka(shaka, video, src, options = {}) {
       if (player === made) hide(), playing.stop(), options.onFilmError?.(error);
     }
   };
-  const hold = (then) => (stream) => ((token = stream.playback_token), show(), then?.(stream));
-  const over = (then) => (...why) => (hide(), then?.(...why));
-  const playing = play({
-    ...options,
-    onStarted: hold(options.onStarted),
-    onBeat: hold(options.onBeat),
-    onResumed: hold(options.onResumed),
-    onRefused: over(options.onRefused),
-    onEnded: over(options.onEnded),
-  });
+  const playing = playFilm(options, show, hide);
   video.addEventListener("ended", () => playing.stop(), { once: true });
-  return { stop: () => (hide(), playing.stop()), playing, get player() { return player; } };
+  return { playing, stop: () => (hide(), playing.stop()), get player() { return player; } };
 }

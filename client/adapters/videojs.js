@@ -1,5 +1,5 @@
-/** Plays a film with Video.js while the account has a stream. Returns what `play` returns. */
-import { play } from "../stream-client.js";
+/** Plays a film with Video.js while the account has a stream: `{ player, playing, stop() }`. */
+import { playFilm } from "./film.js";
 
 export function playWithVideojs(videojs, video, src, options = {}) {
   let token, excluded; // Video.js gives a rendition up for minutes after a few failures
@@ -17,27 +17,20 @@ export function playWithVideojs(videojs, video, src, options = {}) {
     const { message } = player.error();
     player.reset(), playing.stop(), options.onFilmError?.(message);
   });
-  const load = () => {
+  const load = (at = 0) => {
     player.src({ src, type: options.type ?? "application/x-mpegURL" });
+    player.one("loadedmetadata", () => player.currentTime(at));
     player.play();
   };
-  const show = () => {
-    const at = player.currentTime();
+  const show = (latest) => {
+    token = latest;
     if (!player.currentSrc()) return load();
     // The service answers again, so the network is back: begin anew where it ran dry.
     if (!excluded || player.paused() || player.readyState() > 2) return;
-    (excluded = false), load(), player.one("loadedmetadata", () => player.currentTime(at));
+    excluded = false;
+    load(player.currentTime());
   };
-  const hold = (then) => (stream) => ((token = stream.playback_token), show(), then?.(stream));
-  const over = (then) => (...why) => (player.reset(), then?.(...why));
-  const playing = play({
-    ...options,
-    onStarted: hold(options.onStarted),
-    onBeat: hold(options.onBeat),
-    onResumed: hold(options.onResumed),
-    onRefused: over(options.onRefused),
-    onEnded: over(options.onEnded),
-  });
+  const playing = playFilm(options, show, () => player.reset());
   player.one("ended", () => playing.stop());
-  return { stop: () => (player.reset(), playing.stop()), playing, player };
+  return { playing, stop: () => (player.reset(), playing.stop()), player };
 }

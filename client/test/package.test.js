@@ -24,7 +24,7 @@ before(async () => {
 
 after(() => rm(app, { recursive: true }));
 
-const ADAPTERS = ["adapters/hls.js", "adapters/shaka.js", "adapters/videojs.js"];
+const ADAPTERS = ["adapters/film.js", "adapters/hls.js", "adapters/shaka.js", "adapters/videojs.js"];
 
 test("the package holds the client, its types, what explains it, and nothing else", () => {
   assert.deepEqual(
