@@ -11,7 +11,7 @@ UV_COMPILE := $(VENV)/uv/bin/uv pip compile --quiet --universal --generate-hashe
 	--python-version 3.11 --prerelease if-necessary-or-explicit --upgrade pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo install test test-pythons test-engines check lint test-faults test-deploy test-client test-e2e test-containers bench format lock clean
+.PHONY: help run demo install test test-pythons test-engines test-mongo check lint test-faults test-deploy test-client test-e2e test-containers bench format lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,15 @@ test-pythons:  ## Run the tests on each Python from 3.11 on that this machine ha
 
 test-engines: $(VENV)/.dev  ## Run the tests of the store, races and processes on every database server that is here
 	$(BIN)/python -m tests.engines
+
+MONGO_VERSIONS ?= 6 7 8
+test-mongo: $(VENV)/.faults  ## Prove it on MongoDB itself, in containers: failovers, shards; needs Docker
+	@command -v docker >/dev/null || { echo "make test-mongo needs Docker, and there is no program docker." \
+		"Nothing was run; to test a MongoDB that is there: MONGO_URL=... make test-engines" >&2; exit 1; }
+	@said=$$(docker info 2>&1) || { echo "$$said" | tail -n 1 >&2; echo "make test-mongo needs Docker's engine," \
+		"running, and this user allowed to use it. Nothing was run; to test a MongoDB that is there:" \
+		"MONGO_URL=... make test-engines" >&2; exit 1; }
+	MONGO_VERSIONS="$(MONGO_VERSIONS)" $(BIN)/python -m pytest --capture=no --quiet tests/mongo
 
 test-client: client/node_modules/.package-lock.json  ## Prove the player client's rules and types: needs Node 20
 	npm test --prefix client --silent

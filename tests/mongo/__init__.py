@@ -1,0 +1,1 @@
+"""MongoDB itself, in containers: `make test-mongo`. Needs Docker."""
