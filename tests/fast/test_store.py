@@ -396,6 +396,7 @@ async def test_sessions_that_name_each_others_streams_in_one_batch_are_told_of_n
     assert [type(outcome) for outcome in outcomes] == [StreamNotFoundError] * 2
 
 
+@pytest.mark.usefixtures("frees_removed_keys")
 async def test_a_lapsed_stream_that_was_closed_is_renewed_by_nobody_and_its_key_is_free(
     store: MongoStore,
 ) -> None:
