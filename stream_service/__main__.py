@@ -23,31 +23,31 @@ environment variables and their defaults:
   HOST 127.0.0.1                  address to listen on
   PORT 3001                       port to listen on; 0 takes a free one
   MONGO_URL mongodb://127.0.0.1:27017
-                                  the database; --embedded takes its place
-  MONGO_DB stream_service         name of the database; goes before one that MONGO_URL names
+                                  the database server; not used with --embedded
+  MONGO_DB stream_service         name of the database; if unset, the one that MONGO_URL names
   STREAM_LIMIT 3                  active streams per session, 1 to 100
-  ENFORCE 1                       0 refuses nobody, and counts who would have been refused
+  ENFORCE 1                       0 refuses no start, but counts what would have been refused
   STREAM_TTL_SECONDS 60           lease: how long a stream lives without a heartbeat
-  STREAM_RETENTION_SECONDS 300    how long a stream that is over is remembered, at least
+  STREAM_RETENTION_SECONDS 300    how long, at least, an ended stream is remembered
   STREAM_LIMIT_HEADER             header in which the gateway sends a viewer's own limit
-  GATEWAY_TOKEN                   bearer token of the gateway; several with commas
-  OPERATOR_TOKEN                  token of operators, which opens the pages too; several likewise
-  DIGEST_KEY                      secret under which session ids are digested, 16 characters or more
-  PLAYBACK_KEYS                   PEM files with private keys for playback tokens, the first of
-                                  which signs; several with commas
+  GATEWAY_TOKEN                   bearer token of the gateway; two, with a comma, to rotate it
+  OPERATOR_TOKEN                  token of operators, which opens the pages too; two likewise
+  DIGEST_KEY                      secret key of the digests of session ids, 16 characters or more
+  PLAYBACK_KEYS                   PEM files with private keys for playback tokens, separated by
+                                  commas; the first one signs
   PLAYBACK_AUDIENCE               "aud" of playback tokens
   REUSE_PORT 0                    1 lets several processes listen on one port
-  LISTENER_DIR                    directory in which several processes pass on one listening
-                                  socket, so that a reload loses no connection
+  LISTENER_DIR                    directory through which several processes share one
+                                  listening socket, so that a reload loses no connection
   DRAIN_SECONDS 0                 how long open connections are served after a signal to stop,
                                   each answer telling the client to close
   LOG_LEVEL INFO                  DEBUG, INFO, WARNING, ERROR or CRITICAL
-  NODE_CHANNEL_FD                 set by pm2, which is told there when the service is ready
+  NODE_CHANNEL_FD                 set by pm2, to be told when the service is ready
   NOTIFY_SOCKET                   set by systemd, likewise
-  CONSOLE 1                       0 leaves the page /console out
-  PROMETHEUS_MULTIPROC_DIR        directory in which several processes gather their metrics, so
-                                  that /metrics of one tells of all: see docs/observability.md
-  OTEL_EXPORTER_OTLP_ENDPOINT     where traces go, if they are wanted: see docs/observability.md
+  CONSOLE 1                       0 switches /console off
+  PROMETHEUS_MULTIPROC_DIR        directory in which several processes collect their metrics, so
+                                  that /metrics has the sum: see docs/observability.md
+  OTEL_EXPORTER_OTLP_ENDPOINT     where traces are sent: see docs/observability.md
 """
 
 

@@ -1,10 +1,10 @@
 """The rules of the limit, as a pure function: no clock, no store, no HTTP.
 
-A slot is the unit of admission. Whoever claims slot 0, 1 ... limit - 1 of a session may watch; the
-store lets one stream at a time have a slot. These rules only choose what to try, from a fresh view
-of the session. What is tried can be lost to somebody else who was faster; then the view was too
-old, and the start has to look again. So nobody is admitted beyond the limit, for want of a slot,
-and nobody is refused wrongly, because only a fresh view refuses.
+A slot is the unit of admission. A start that claims slot 0, 1 ... limit - 1 of a session is
+admitted; the store lets one stream at a time have a slot. These rules only choose what to try, from
+a fresh view of the session. Another start can be faster; then the view is outdated, and the start
+has to look again. So no start is admitted beyond the limit, because there is no slot, and none is
+refused wrongly, because only a fresh view refuses.
 
 Two properties of `plan` carry the proof, and are tested as such:
 
@@ -92,7 +92,7 @@ class TakeOver:
     """End `victim` and take its slot in the same step.
 
     With `unless_renewed` only if it has not been renewed since the view was read, so that a stream
-    that beats is never taken for a ghost.
+    with heartbeats is never taken for a ghost.
     """
 
     victim: Stream

@@ -1,4 +1,4 @@
-"""Group commit: what waits at the same moment shares one command.
+"""Group commit: requests that wait at the same moment share one command.
 
 While a command is in flight, new work gathers; when it returns, all of it goes as the next one.
 There is no timer: an idle service adds no delay, and the busier it is, the more requests share the
@@ -6,9 +6,9 @@ fixed price of a command. Databases have written their logs like this since the 
 al., "Implementation Techniques for Main Memory Database Systems", SIGMOD 1984).
 
 Batches are fair: an account (a key) has at most `MAX_SHARE` places in the queue at a time. What it
-asks for beyond that stands aside, in order, until one of its places is free; and what has to be
-carried out again keeps its place but goes to the back of the queue. So whatever one account sends,
-at most `MAX_SHARE` of its items are ahead of anybody else's.
+asks for beyond that waits aside, in order, until one of its places is free. What has to be carried
+out again keeps its place but goes to the back of the queue. So at most `MAX_SHARE` items of one
+account are ahead of any other account's.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ AGAIN: Final = Again.AGAIN
 
 
 class OverloadedError(StoreUnavailableError):
-    """So much waits already that this would not be answered in time; nothing was done."""
+    """The queue is full: this would not be answered in time. Nothing was done."""
 
 
 class GroupCommit(Generic[Item, Result]):

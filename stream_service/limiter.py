@@ -52,7 +52,7 @@ MAX_SESSIONS_ENDED_AT_ONCE = 16
 """How many sessions may share the commands that end all their streams, up to 100 each."""
 
 MAX_SEEN = 65_536
-"""Of how many streams the labels are kept at hand."""
+"""How many streams a process remembers the labels of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ _UNOBSERVED = Observer()
 class Limiter:
     """Starts, renews and ends streams. All times are UTC in whole milliseconds.
 
-    Whatever waits for the same thing at the same moment shares one command (see `group_commit`).
+    Requests of one kind that wait at the same moment share one command (see `group_commit`).
     Every method raises `StoreUnavailableError` when the store gives no answer in time.
     """
 
@@ -257,7 +257,7 @@ class Limiter:
     def heartbeat_in(self, expires_at: datetime | None = None) -> float:
         """Seconds until the next heartbeat is wanted: a third of what is left of the lease.
 
-        Jittered by 10 %, so that a fleet that restarts together does not beat together.
+        Jittered by 10 %, so that players that start together do not send heartbeats together.
 
         Args:
             expires_at: End of the lease; None for one that begins right now.
@@ -295,7 +295,7 @@ class Limiter:
         changes.extend(Closing(stream) for stream in closing)
         if changes:
             made = await self._store.write(changes, now)
-            # Who had something closed looks again, whatever came of it.
+            # A start that had something closed looks again in any case.
             for (index, started), was_made in zip(gains, made, strict=False):
                 if was_made:
                     self._seen.add(started.stream)
@@ -330,7 +330,7 @@ class Limiter:
         )
 
     async def _renew(self, places: Sequence[Place]) -> list[Stream | Exception | Again]:
-        """One command, and one more if somebody is over or has labels that are not at hand."""
+        """One command, and one read if a stream is over or its labels are not in memory."""
         now = self._clock()
         until = now + self._lease
         all_active = await self._store.renew(places, now, until)
@@ -373,7 +373,7 @@ class Limiter:
         return outcomes
 
     async def _end_all(self, sessions: Sequence[str]) -> list[int]:
-        """Two commands. What is over by the second one was ended by somebody else."""
+        """Two commands. A stream that is over by the second one was ended by another request."""
         now = self._clock()
         views = await self._store.read(set(sessions))
         places = [

@@ -240,7 +240,7 @@ class MongoStore:
         """Close the connections."""
         if self._preparing is not None and not self._preparing.done():
             self._preparing.cancel()
-        # The driver takes leave of the database, and would wait half a minute for a frozen one.
+        # The driver ends its sessions at the server, and would wait 30 s for a frozen one.
         with timeout(_LEAVE_SECONDS):
             self._client.close()
 
@@ -249,7 +249,7 @@ class MongoStore:
 
         Every verb is right without them, if slow in a large collection, but for one: two starts
         with the same idempotency key, tried at once in two processes, are told apart by an index
-        alone. Whoever starts with a key waits here first; everybody else is served meanwhile.
+        alone. Starts with a key wait here first; all other requests are served meanwhile.
 
         Args:
             within: How long to wait at most; None waits as long as it takes once the database
@@ -268,7 +268,7 @@ class MongoStore:
             raise StoreUnavailableError("indexes are being made") from None
 
     async def _ready(self) -> None:
-        """See that the server is there, and that somebody sees to its indexes.
+        """Make sure that the server answers and that its indexes are being made.
 
         That takes a moment as long as there are hardly any streams, and is worth waiting for: a
         collection without an index is slow, and SecantusDB 0.7.0b3 can lock up when indexes are
@@ -288,10 +288,10 @@ class MongoStore:
 
     def _preparation(self) -> asyncio.Task[None]:
         if self._preparing is None:
-            self._preparing = asyncio.create_task(self._prepare_at_last())
+            self._preparing = asyncio.create_task(self._prepare_eventually())
         return self._preparing
 
-    async def _prepare_at_last(self) -> None:
+    async def _prepare_eventually(self) -> None:
         said = ""
         while not self._prepared:
             try:
@@ -611,7 +611,7 @@ def _held_by(stream: Stream, retention: timedelta) -> dict[str, Any]:
         "content": stream.content,
         "started_at": stream.started_at,
         "expires_at": stream.expires_at,
-        # If it never beats.
+        # If no heartbeat comes.
         "forget_at": stream.expires_at + retention,
     }
     to_unset = {"ended": ""}
@@ -628,7 +628,7 @@ def _held_by(stream: Stream, retention: timedelta) -> dict[str, Any]:
 
 
 def _start(stream: Stream) -> dict[str, Any] | None:
-    """What the start came with that nobody is shown; None for nothing.
+    """What the start came with that no answer shows; None for nothing.
 
     It names its stream: a process of an older version, which does not know the field, leaves it
     standing when it gives the slot to another stream.

@@ -135,4 +135,4 @@ class StoreUnavailableError(Exception):
 
 
 class StoreConflictError(StoreUnavailableError):
-    """The store gave way to another command: nothing is wrong, and the same can be tried again."""
+    """A write conflict with another command: nothing is wrong, and the same can be tried again."""

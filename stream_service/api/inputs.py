@@ -60,7 +60,7 @@ async def uncompressed_only(request: web.Request, handler: Handler) -> web.Strea
             415,
             "unsupported-media-type",
             "Unsupported media type",
-            "Nothing is unpacked here: send the body as it is, without Content-Encoding.",
+            "Compressed bodies are not accepted: send the body without Content-Encoding.",
             fields={"field": hdrs.CONTENT_ENCODING},
             headers={hdrs.ACCEPT_ENCODING: "identity"},
         )
@@ -190,7 +190,7 @@ async def _read(request: web.Request) -> bytes:
             f"The body did not arrive within {BODY_DEADLINE_SECONDS:g} seconds.",
         ) from None
     except web.RequestPayloadError:
-        raise invalid("body", "The body is damaged: its transfer coding does not add up.") from None
+        raise invalid("body", "The body is malformed: its transfer coding is invalid.") from None
     except ConnectionError:
         # Nobody is there to read this; it is no fault of the service's either.
         raise invalid("body", "The connection ended before the body did.") from None

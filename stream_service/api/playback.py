@@ -66,7 +66,7 @@ async def check(request: web.Request) -> web.Response:
     """`GET /playback/check`: is this token good; with `live=1`, is its stream still active."""
     live = _live(request)
     # Asked live, the store knows better than the token when its stream is over. So no film stops
-    # for want of a new token while the store gives no answer: then this is 503, not 401.
+    # for want of a new token while the database is unreachable: then this is 503, not 401.
     playback = _checked(request, even_expired=live)
     if live:
         try:

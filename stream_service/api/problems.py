@@ -28,27 +28,29 @@ CONTENT_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:stream-service:problem:"
 RETRY_AFTER_SECONDS = 1
 
-_NO_ANSWER = "The database gives no answer. Try it again."
+_NO_ANSWER = "The database is unreachable or too slow. Try again."
 _STOP_AGAIN = (
-    "The database gives no answer: whether the stream was stopped is unknown. Stop it again."
+    "The database is unreachable or too slow: it is unknown whether the stream was stopped. Stop "
+    "it again."
 )
 _AGAIN: dict[tuple[str, str | None], str] = {
     ("POST", "/streams"): (
-        "The database gives no answer: whether the start was done is unknown. Try it again with "
-        "the same Idempotency-Key; it then takes no second slot."
+        "The database is unreachable or too slow: it is unknown whether the stream was started. "
+        "Try again with the same Idempotency-Key; then it takes no second slot."
     ),
     ("GET", "/watch"): (
-        "The database gives no answer: whether the start was done is unknown. Try it again; if it "
-        "was, that stream ends with its lease."
+        "The database is unreachable or too slow: it is unknown whether the stream was started. "
+        "Try again; if it was, that stream ends with its lease."
     ),
     ("POST", "/streams/{stream_id}/heartbeat"): (
-        "The database gives no answer: whether the lease was renewed is unknown. Send the "
-        "heartbeat again; the stream is active until its lease is over."
+        "The database is unreachable or too slow: it is unknown whether the lease was renewed. "
+        "Send the heartbeat again; the stream is active until its lease is over."
     ),
     ("POST", "/streams/{stream_id}/stop"): _STOP_AGAIN,
     ("DELETE", "/streams/{stream_id}"): _STOP_AGAIN,
     ("DELETE", "/streams"): (
-        "The database gives no answer: whether the streams were ended is unknown. End them again."
+        "The database is unreachable or too slow: it is unknown whether the streams were ended. "
+        "End them again."
     ),
 }
 """What a 503 says to each request that may have changed something, by method and route."""
@@ -175,7 +177,7 @@ def framework_problem(error: web.HTTPException) -> Problem:
 
 
 def problem_of(error: Exception) -> Problem | None:  # noqa: PLR0911 - a table
-    """The problem that an exception stands for; None for one that nobody foresaw."""
+    """The problem that an exception stands for; None for an unexpected one."""
     match error:
         case Problem():
             return error
@@ -207,12 +209,12 @@ def problem_of(error: Exception) -> Problem | None:  # noqa: PLR0911 - a table
 
 
 def internal_error() -> Problem:
-    """The service's own fault: 500, telling nothing of its inside."""
+    """An error in the service: 500, without any internals."""
     return Problem(
         500,
         "internal-error",
         "Internal error",
-        "The fault is ours and has been logged under the X-Request-Id of this answer.",
+        "An error in the service. It is in the log under the X-Request-Id of this answer.",
     )
 
 
@@ -240,7 +242,7 @@ def problems(
         except Exception as error:
             problem = problem_of(error)
             if problem is None:
-                log.exception("unforeseen error")
+                log.exception("unexpected error")
                 problem = internal_error()
             resource = request.match_info.route.resource
             route = None if resource is None else resource.canonical

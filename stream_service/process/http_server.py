@@ -121,7 +121,7 @@ def _past_the_middlewares(problem: Problem, error: BaseException | None) -> web.
     if problem.status < 500:  # noqa: PLR2004
         log.info("bad request", extra=about)
     else:
-        log.error("unforeseen error", extra=about, exc_info=error)
+        log.error("unexpected error", extra=about, exc_info=error)
     response = problem.response()
     response.headers["Cache-Control"] = "no-store"
     response.headers[REQUEST_ID_HEADER] = request_id

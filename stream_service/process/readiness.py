@@ -1,4 +1,4 @@
-"""Tells whoever started this process that it is ready, in their own words."""
+"""Tells the supervisor (pm2 or systemd) that this process is ready, by its own protocol."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 0.5
-"""How long to wait before a store that is away is asked again."""
+"""How long to wait before an unreachable database is asked again."""
 
 
 async def announce_ready(store: MongoStore, settings: Settings) -> None:
@@ -41,7 +41,7 @@ async def announce_ready(store: MongoStore, settings: Settings) -> None:
         if settings.notify_socket is not None:
             _notify(settings.notify_socket, b"READY=1")
     except OSError as error:
-        log.warning("readiness could not be told", extra={"error": error.strerror})
+        log.warning("readiness could not be reported", extra={"error": error.strerror})
 
 
 def _notify(address: str, message: bytes) -> None:

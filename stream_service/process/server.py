@@ -59,7 +59,7 @@ In a browser:
     {url}/docs       # every request, to try"""
 
 _CONSOLE = """
-    {url}/console    # what happens now"""
+    {url}/console    # what is happening now"""
 
 
 class CannotServeError(Exception):

@@ -29,7 +29,7 @@ class Outages:
         """Begin without an outage.
 
         Args:
-            ping: Raises `StoreUnavailableError` while the database gives no answer.
+            ping: Raises `StoreUnavailableError` while the database is unreachable.
             database: Its hosts and name, to be shown.
         """
         self._ping = ping
@@ -51,11 +51,11 @@ class Outages:
             about = {"database": self._database, "error": str(error)}
             if error.hint is not None:
                 about["hint"] = error.hint
-            log.warning("database gives no answer", extra=about)
+            log.warning("database unreachable", extra=about)
             self._watching = asyncio.create_task(self._until_it_is_over())
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop watching."""
         if self._watching is not None:
             self._watching.cancel()
 
@@ -73,6 +73,6 @@ class Outages:
         self._requests, self._watching = 0, None
         # A warning too: who reads of the beginning has to read of the end.
         log.warning(
-            "database answers again",
+            "database reachable again",
             extra={"database": self._database, "seconds": seconds, "requests": requests},
         )

@@ -29,14 +29,14 @@ LATITUDE_SECONDS = 8.0
 
 STREAM = "/streams/0-AAAAAAAAAAAAAAAAAAAAAA"
 AGAIN = {
-    ("GET", "/watch"): "whether the start was done is unknown",
+    ("GET", "/watch"): "unknown whether the stream was started",
     ("POST", "/streams"): "with the same Idempotency-Key",
-    ("GET", "/streams"): "Try it again",
-    ("DELETE", "/streams"): "whether the streams were ended is unknown",
-    ("GET", STREAM): "Try it again",
-    ("DELETE", STREAM): "whether the stream was stopped is unknown",
-    ("POST", f"{STREAM}/stop"): "whether the stream was stopped is unknown",
-    ("POST", f"{STREAM}/heartbeat"): "whether the lease was renewed is unknown",
+    ("GET", "/streams"): "Try again",
+    ("DELETE", "/streams"): "unknown whether the streams were ended",
+    ("GET", STREAM): "Try again",
+    ("DELETE", STREAM): "unknown whether the stream was stopped",
+    ("POST", f"{STREAM}/stop"): "unknown whether the stream was stopped",
+    ("POST", f"{STREAM}/heartbeat"): "unknown whether the lease was renewed",
 }
 """The routes that ask the store, with what their 503 says of this very request."""
 

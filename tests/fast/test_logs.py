@@ -121,7 +121,7 @@ def test_a_failing_handler_is_logged_with_its_frames_and_without_its_message(
     assert status == 500
     assert "s3cret" not in json.dumps(body)
     assert _logged(service, "failing")["status"] == 500
-    [fault] = [e for e in service.events if e["event"] == "unforeseen error"]
+    [fault] = [e for e in service.events if e["event"] == "unexpected error"]
     assert fault["level"] == "ERROR"
     assert "builtins.RuntimeError" in fault["exc_info"]
     assert "builtins.ValueError" in fault["exc_info"]
@@ -178,7 +178,7 @@ def test_two_sessions_and_a_wrong_token_are_not_logged(service: Service) -> None
 
 def test_a_password_in_the_url_of_a_database_that_is_away_is_not_logged() -> None:
     with Service(MONGO_URL="mongodb://user:s3cret@127.0.0.1:9", LOG_LEVEL="DEBUG") as service:
-        event = service.wait_for(lambda event: event["event"] == "database gives no answer")
+        event = service.wait_for(lambda event: event["event"] == "database unreachable")
         assert event["database"] == "127.0.0.1:9/stream_service"
         assert "MONGO_URL" in event["hint"]
         assert event["level"] == "WARNING"

@@ -86,10 +86,10 @@ async def test_an_outage_costs_two_lines_however_many_requests_it_fails(
     database.away = False
     await lines.reach(2)
     began, over = lines.said
-    assert began["event"] == "database gives no answer"
+    assert began["event"] == "database unreachable"
     assert began["database"] == over["database"] == "db.example:27017/films"
     assert (began["error"], began["hint"]) == (str(AWAY), AWAY.hint)
-    assert over["event"] == "database answers again"
+    assert over["event"] == "database reachable again"
     assert over["requests"] == 300
     assert over["seconds"] >= 0
 
@@ -112,7 +112,7 @@ async def test_a_database_that_answers_pings_and_fails_requests_is_one_outage(
     while asyncio.get_running_loop().time() < until:
         watch.failed(AWAY)
         await asyncio.sleep(0)
-    assert [line["event"] for line in lines.said] == ["database gives no answer"]
+    assert [line["event"] for line in lines.said] == ["database unreachable"]
     assert not database.answered.is_set()
     await lines.reach(2)
 
@@ -124,7 +124,7 @@ async def test_one_that_is_not_over_is_no_longer_watched_when_the_service_ends(
     watch.failed(AWAY)
     watch.close()
     await asyncio.sleep(0.05)
-    assert [line["event"] for line in lines.said] == ["database gives no answer"]
+    assert [line["event"] for line in lines.said] == ["database unreachable"]
     assert len(asyncio.all_tasks()) == 1
 
 

@@ -373,7 +373,7 @@ async def test_a_parent_that_is_gone_is_logged_and_harms_nothing(
     store: MongoStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     await announce_ready(store, Settings(notify_socket=str(tmp_path / "gone")))
-    assert "readiness could not be told" in caplog.messages
+    assert "readiness could not be reported" in caplog.messages
 
 
 def test_the_settings_of_a_reload_are_read_and_checked() -> None:

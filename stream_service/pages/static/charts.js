@@ -25,7 +25,7 @@ const CHARTS = [
   { name: "batch-size", title: "Batch size", lines: { batch_size: "" }, format: number.format, none: "no commands",
     about: "requests that share a command, on average" },
   { name: "active", title: "Active streams", lines: { active: "" }, format: count.format, none: "not counted",
-    about: "in the database; counted while somebody looks" },
+    about: "in the database; counted while a console or Prometheus asks" },
 ];
 
 class Chart {

@@ -48,7 +48,7 @@ const slots = new Slots();
 async function poll() {
   try {
     const response = await fetch("console/state", { signal: AbortSignal.timeout(PATIENCE_MILLISECONDS) });
-    if (response.status === 401) throw new Error("The service wants its operator: load this page again");
+    if (response.status === 401) throw new Error("The operator's token is missing or wrong: reload this page");
     if (!response.ok) throw new Error(`The service answers with HTTP ${response.status}`);
     take(await response.json());
   } catch (error) {
