@@ -98,6 +98,7 @@ bench: $(VENV)/.bench  ## Measure it beside a bare handler and a peer; QUICK=1 t
 		echo "Installing Debian's wrk and redis-server for the benchmark" >&2; \
 		$(AS_ROOT) apt-get install --quiet --yes wrk redis-server >&2; }
 	@$(BIN)/python -m bench $(if $(QUICK),--quick)
+	@$(BIN)/python -m bench.price $(if $(QUICK),--streams 2000 --seconds 1 --rounds 1)
 
 test-faults: $(VENV)/.faults  ## Break the store, the service and its clients, under load: some six minutes
 	$(BIN)/python -m pytest --capture=no --quiet tests/faults

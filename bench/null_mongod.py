@@ -10,7 +10,8 @@ process can send.
 
 Two commands of its own, on any database:
 
-- `{nullCounters: 1}` gives the commands and statements by command name since the last time.
+- `{nullCounters: 1}` gives the commands and statements by command name since the last time, and in
+  `bytes` the size of the messages that brought them.
 - `{nullActive: n}` lets every find on sessions show `n` active streams in each of them.
 """
 
@@ -61,20 +62,25 @@ class Database:
 
     def __init__(self) -> None:
         self.counters: dict[str, list[int]] = {}
+        self.bytes = 0
         self.active = 0
 
-    def answer(self, body: dict[str, Any], documents: list[bytes]) -> bytes:  # noqa: PLR0911
+    def answer(  # noqa: PLR0911
+        self, body: dict[str, Any], documents: list[bytes], size: int = 0
+    ) -> bytes:
         """The answer to one command, in BSON: a table, one row per command.
 
         Args:
             body: The command.
             documents: The statements that came beside it, each in BSON.
+            size: Of the message that brought it, in bytes.
         """
         name = next(iter(body))
         if name not in _UNCOUNTED:
             counter = self.counters.setdefault(name, [0, 0])
             counter[0] += 1
             counter[1] += len(documents) or 1
+            self.bytes += size
         match name:
             case "update":
                 statements = body.get("updates")
@@ -94,7 +100,8 @@ class Database:
                 return bson.encode({"value": _renewed(body), "ok": 1})
             case "nullCounters":
                 counters, self.counters = self.counters, {}
-                return bson.encode({"counters": counters, "ok": 1})
+                size, self.bytes = self.bytes, 0
+                return bson.encode({"counters": counters, "bytes": size, "ok": 1})
             case "nullActive":
                 self.active = body[name]
                 return _OK
@@ -121,7 +128,8 @@ class Database:
                 "device": None,
                 "content": None,
                 "started_at": now,
-                "expires_at": now + timedelta(minutes=1),
+                # Whatever a heartbeat wanted: it is told of one that was not renewed.
+                "expires_at": now + timedelta(days=1),
             }
             for session, slot in places
         ]
@@ -189,7 +197,7 @@ class Connection(asyncio.Protocol):
             del pending[:size]
             if opcode == OP_MSG:
                 flags_and_kind = b"\0\0\0\0\0"
-                document = self._database.answer(*_parse(message))
+                document = self._database.answer(*_parse(message), size)
                 head = _HEADER.pack(21 + len(document), 0, request_id, OP_MSG) + flags_and_kind
             elif opcode == OP_QUERY:
                 start = message.index(b"\0", 20) + 9

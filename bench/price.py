@@ -1,0 +1,330 @@
+"""What the database pays: per request, and how that grows with the streams that are active.
+
+    python -m bench.price [--streams 10000,100000] [--before CHECKOUT] [--engines secantusd-py]
+
+On each engine that is here (`secantusd-py`, `secantusd-rs` if it is in PATH, the server that
+MONGO_URL names), for each number of active streams, and for each version side by side: latency and
+CPU of the database for starts, heartbeats and lists at 64 connections, the time of the count behind
+`/metrics`, and the index entries that a start and a heartbeat change. The bytes that a request
+sends to the database are counted by the null database.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from pymongo import MongoClient
+
+from bench.load import name_streams, wrk
+from bench.processes import free_port, running, usage
+from stream_service.api.digests import Digests
+from stream_service.process.embedded import PROGRAM
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    import psutil
+
+RUST, MONGO = "secantusd-rs", "MONGO_URL"
+ENGINES = (PROGRAM, RUST, MONGO)
+HERE = Path(__file__).parent.parent
+CONNECTIONS = 64
+BEATING = 2000
+"""Of how many streams, spread over all of them, the heartbeats and lists are."""
+AT_ONCE = 10_000
+
+COUNT = """
+import asyncio, json, sys, time
+from datetime import timedelta
+from stream_service.store import MongoStore
+from stream_service.streams import utc_now
+
+async def main():
+    store = MongoStore.connect(sys.argv[1], sys.argv[2], timedelta(minutes=5))
+    await store.count(utc_now())
+    took = []
+    for _ in range(int(sys.argv[3])):
+        began = time.perf_counter()
+        try:
+            await store.count(utc_now())
+        except Exception as error:
+            sys.exit(f"no answer: {error}")
+        took.append((time.perf_counter() - began) * 1000)
+    store.close()
+    print(json.dumps(took))
+
+asyncio.run(main())
+"""
+"""Run in the checkout of each version: the store's own count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A database server that runs.
+
+    Attributes:
+        name: One of `ENGINES`, or `null`.
+        url: Of the server.
+        processes: Its processes, if they are ours to look at.
+    """
+
+    name: str
+    url: str
+    processes: Sequence[psutil.Process]
+
+
+def _engine(stack: ExitStack, name: str) -> Engine | None:
+    if name == MONGO:
+        url = os.environ.get("MONGO_URL")
+        return Engine(name, url, ()) if url else None
+    program = shutil.which(name) or shutil.which(name, path=Path(sys.executable).parent)
+    if program is None:
+        return None
+    data, port = (
+        Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))),
+        free_port(),
+    )
+    command = [program, "--port", str(port), "--storage-path", str(data), "--sync-on-commit"]
+    process = stack.enter_context(running(command, port))
+    return Engine(name, f"mongodb://127.0.0.1:{port}/?directConnection=true", [process])
+
+
+def _null(stack: ExitStack) -> Engine:
+    port = free_port()
+    command = [sys.executable, "-m", "bench.null_mongod", str(port)]
+    process = stack.enter_context(running(command, port))
+    return Engine("null", f"mongodb://127.0.0.1:{port}/?directConnection=true", [process])
+
+
+def _service(stack: ExitStack, checkout: Path, url: str, database: str) -> int:
+    """Run the service of this checkout; returns its port."""
+    port = free_port()
+    environment = {
+        "HOST": "127.0.0.1",
+        "PORT": str(port),
+        "MONGO_URL": url,
+        "MONGO_DB": database,
+        "STREAM_TTL_SECONDS": "7200",
+        "PYTHONPATH": str(checkout),
+    }
+    command = ["env", "-C", str(checkout), sys.executable, "-m", "stream_service"]
+    stack.enter_context(running(command, port, environment))
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=60):
+        return port
+
+
+def _fill(url: str, database: str, count: int) -> list[tuple[str, str]]:
+    """Put so many active streams there; returns some of them, spread evenly."""
+    digest, word, now = Digests(), secrets.token_hex(6), datetime.now(UTC)
+    chosen: list[tuple[str, str]] = []
+    step = max(1, count // BEATING)
+    with MongoClient[dict[str, Any]](url) as client:
+        streams = client[database]["streams"]
+        for first in range(0, count, AT_ONCE):
+            documents = []
+            for number in range(first, min(first + AT_ONCE, count)):
+                login = f"{word}-{number}"
+                session, stream_id = digest(login), f"0-{secrets.token_urlsafe(16)}"
+                documents.append(
+                    {
+                        "_id": f"{session}/0",
+                        "session": session,
+                        "slot": 0,
+                        "stream_id": stream_id,
+                        "device": "living-room-tv",
+                        "content": "film-42-episode",
+                        "started_at": now,
+                        "expires_at": now + timedelta(hours=2),
+                        "forget_at": now + timedelta(hours=3),
+                    }
+                )
+                if number % step == 0:
+                    chosen.append((login, stream_id))
+            streams.insert_many(documents, ordered=False)
+    return chosen
+
+
+def _entries(streams: Any, documents: list[dict[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """The entries that these documents have in the indexes of their collection."""
+    for name, index in streams.index_information().items():
+        condition = index.get("partialFilterExpression", {})
+        for document in documents:
+            if all(field in document for field in condition):
+                yield name, tuple(document.get(field) for field, _ in index["key"])
+
+
+def _entries_changed(url: str, database: str, port: int) -> dict[str, int]:
+    """Index entries written and removed by one start and by one heartbeat, looked up afterwards."""
+    login = f"entries-{secrets.token_hex(6)}"
+
+    def ask(path: str) -> Any:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}{path}", method="POST", headers={"Session-Id": login}
+        )
+        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+            return json.load(response)
+
+    with MongoClient[dict[str, Any]](url) as client:
+        streams = client[database]["streams"]
+        seen = [set[tuple[str, Any]]()]
+
+        def look() -> int:
+            found = list(streams.find({"session": Digests()(login)}))
+            seen.append(set(_entries(streams, found)))
+            return len(seen[-1] ^ seen[-2])
+
+        stream = ask("/streams")
+        changed = {"starts": look()}
+        ask(f"/streams/{stream['stream_id']}/heartbeat")
+        return changed | {"heartbeats": look()}
+
+
+def _load(port: int, scenario: str, file: Path, seconds: int) -> Any:
+    argument = secrets.token_hex(6) if scenario == "starts" else str(file)
+    return wrk(scenario, port, CONNECTIONS, seconds, argument)
+
+
+def _bytes_sent(checkout: Path, seconds: int) -> dict[str, float]:
+    """Bytes that a request sends to the database, with 64 under way."""
+    sent = {}
+    with ExitStack() as stack:
+        engine = _null(stack)
+        admin = stack.enter_context(MongoClient[dict[str, Any]](engine.url)).admin
+        port = _service(stack, checkout, engine.url, "bench")
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "streams"
+            name_streams(file, BEATING)
+            for scenario in ("starts", "heartbeats"):
+                _load(port, scenario, file, 1)
+                admin.command("nullCounters")
+                run = _load(port, scenario, file, seconds)
+                sent[scenario] = admin.command("nullCounters")["bytes"] / run.requests
+    return sent
+
+
+def _count(checkout: Path, engine: Engine, database: str) -> tuple[list[float], str]:
+    done = subprocess.run(  # noqa: S603
+        ["env", "-C", str(checkout), sys.executable, "-c", COUNT, engine.url, database, "10"],  # noqa: S607
+        env={**os.environ, "PYTHONPATH": str(checkout)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode == 0:
+        return json.loads(done.stdout), ""
+    return [], done.stderr.strip().splitlines()[-1].rpartition(".")[2]
+
+
+def _measure(engine: Engine, count: int, versions: dict[str, Path], options: Any) -> None:
+    with ExitStack() as stack:
+        ports, files, databases, entries = {}, {}, {}, {}
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        for version, checkout in versions.items():
+            database = databases[version] = f"stream_service_bench_{secrets.token_hex(4)}"
+            ports[version] = _service(stack, checkout, engine.url, database)
+            _say(f"{engine.name}: {count:,} streams for {version}")
+            chosen = _fill(engine.url, database, count)
+            files[version] = folder / version
+            files[version].write_text("\n".join(" ".join(place) for place in chosen) + "\n")
+            entries[version] = _entries_changed(engine.url, database, ports[version])
+        for scenario in ("heartbeats", "lists", "starts"):
+            samples: dict[str, list[tuple[float, float, float, float]]] = {v: [] for v in versions}
+            for round_ in range(options.rounds + 1):
+                for version, port in ports.items():
+                    before = usage(engine.processes).cpu
+                    run = _load(port, scenario, files[version], options.seconds if round_ else 1)
+                    used = usage(engine.processes).cpu - before
+                    if round_:
+                        rate, cpu = run.requests / run.seconds, used / run.requests * 1e6
+                        samples[version].append((rate, run.p50_ms, run.p99_ms, cpu))
+                        if run.bad_status or run.broken:
+                            _say(f"{run.bad_status + run.broken} of {run.requests} failed")
+            for version, measured in samples.items():
+                rate, p50, p99, cpu = (median(column) for column in zip(*measured, strict=True))
+                changed = entries[version].get(scenario, "")
+                print(
+                    f"| {engine.name} | {count:,} | {version} | {scenario} | {rate:,.0f} "
+                    f"| {p50:.1f} | {p99:.1f} | {_told(engine, cpu)} | {changed} |",
+                    flush=True,
+                )
+        for version, checkout in versions.items():
+            before = usage(engine.processes).cpu
+            took, why = _count(checkout, engine, databases[version])
+            cpu = (usage(engine.processes).cpu - before) / 11 * 1e6
+            told = f"{median(took):.1f} | {max(took):.1f}" if took else f"{why.strip()} |"
+            print(
+                f"| {engine.name} | {count:,} | {version} | count for /metrics | | {told} "
+                f"| {_told(engine, cpu)} | |",
+                flush=True,
+            )
+        _drop(engine, databases.values())
+
+
+def _drop(engine: Engine, databases: Iterable[str]) -> None:
+    # A server of our own ends with its files, which is quicker.
+    if not engine.processes:
+        with MongoClient[dict[str, Any]](engine.url) as client:
+            for database in databases:
+                client.drop_database(database)
+
+
+def _told(engine: Engine, cpu: float) -> str:
+    return f"{cpu:.0f}" if engine.processes else ""
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    """Measure; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m bench.price", description=__doc__)
+    add = parser.add_argument
+    add("--streams", default="10000,100000,1000000", help="how many are active, with commas")
+    add("--before", type=Path, help="a checkout of another version, measured side by side")
+    add("--engines", default=",".join(ENGINES), help=f"some of {','.join(ENGINES)}")
+    add("--rounds", type=int, default=3)
+    add("--seconds", type=int, default=2)
+    options = parser.parse_args()
+    versions = {"now": HERE}
+    if options.before:
+        versions["before"] = options.before.resolve()
+    print("bytes to the database, 64 connections, null database:")
+    for version, checkout in versions.items():
+        for scenario, sent in _bytes_sent(checkout, options.seconds).items():
+            print(f"  {version}: {scenario} {sent:.0f}", flush=True)
+    print(
+        "\n| engine | active | version | scenario | req/s | p50 ms | p99 ms "
+        "| db CPU us/req | index entries |"
+    )
+    print("|---|---:|---|---|---:|---:|---:|---:|---:|")
+    missing = []
+    for name in options.engines.split(","):
+        for count in map(int, options.streams.split(",")):
+            with ExitStack() as stack:
+                engine = _engine(stack, name)
+                if engine is None:
+                    missing.append(name)
+                    break
+                _measure(engine, count, versions, options)
+    for name in missing:
+        print(f"not measured: {name}: not here")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
