@@ -118,7 +118,7 @@ def create_app(
 
 
 SWEEP_SECONDS = 30.0
-"""How often each process has the store forget what is long over."""
+"""How often each process deletes old documents."""
 
 
 def _playback_tokens(settings: Settings, clock: Clock) -> PlaybackTokens | None:

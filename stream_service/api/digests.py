@@ -1,4 +1,4 @@
-"""What is kept of a secret: a digest, which tells nobody the secret."""
+"""Digests: what is stored in place of a secret."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ async def store_answers(limiter: Limiter) -> bool:
 
 
 async def live(_: web.Request) -> web.Response:
-    """`GET /health/live`: the process runs, whatever the store does."""
+    """`GET /health/live`: the process runs, whatever the state of the database."""
     return json_response({"status": "UP"})
 
 

@@ -75,7 +75,7 @@ class _Key:
 
 
 class PlaybackTokens:
-    """Signs tokens for streams, and checks tokens, asking nobody."""
+    """Signs tokens for streams, and checks tokens without the database."""
 
     def __init__(self, keys: Sequence[_Key], audience: str | None, clock: Clock) -> None:
         self._signing = keys[0]

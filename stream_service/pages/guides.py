@@ -1,4 +1,4 @@
-"""The guides of docs/ as pages: rendered when somebody first reads them, never stored."""
+"""The guides of docs/ as pages: rendered at the first request, never stored."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ SAMPLE_COST = 20
 """Nor more often than this many times what a count takes, so that it costs 5 % of its time."""
 
 SILENT_SHARE = 0.6
-"""Share of the lease below which a stream has missed a heartbeat: beats come with 2/3 left."""
+"""Share of the lease below which a stream has missed a heartbeat: heartbeats come with 2/3 left."""
 
 _LATENCIES = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)

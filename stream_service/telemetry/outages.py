@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.5
-"""How often it is looked whether an outage is over."""
+"""How often to check whether an outage is over."""
 
 
 class Outages:
