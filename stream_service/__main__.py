@@ -10,11 +10,18 @@ import sys
 from pathlib import Path
 
 from stream_service import __version__
-from stream_service.process.embedded import EmbeddedError
-from stream_service.process.server import CannotServeError, serve
-from stream_service.settings import Settings, SettingsError, near_misses
-from stream_service.telemetry.logs import configure_logging
-from stream_service.telemetry.tracing import tracing
+
+try:
+    from stream_service.process.embedded import EmbeddedError
+    from stream_service.process.server import CannotServeError, serve
+    from stream_service.settings import Settings, SettingsError, near_misses
+    from stream_service.telemetry.logs import configure_logging
+    from stream_service.telemetry.tracing import tracing
+except ModuleNotFoundError as error:
+    sys.exit(
+        f"stream-service: this Python has no {error.name}. `make install` installs what is needed; "
+        "then run .venv/bin/python -m stream_service"
+    )
 
 log = logging.getLogger("stream_service")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -38,6 +39,7 @@ _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _BEARER_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, section 2.1
 _AUDIENCE = re.compile(r"[!-~]{1,200}")
 _DATABASE_NAME = re.compile(r"[A-Za-z0-9_-]{1,63}")
+_OPTION_NAME = re.compile(r"[A-Za-z0-9]{1,40}")
 _NOT_A_LIMIT_HEADER = {"session-id", "authorization", "idempotency-key", "content-type", "host"}
 
 
@@ -130,6 +132,7 @@ class Settings:
             notify_socket=env.get("NOTIFY_SOCKET"),
             console=_integer(env, "CONSOLE", 1, 0, 1) == 1,
         )
+        _metrics_directory(env, environment.get("PROMETHEUS_MULTIPROC_DIR"))
         env.raise_for_all()
         return settings
 
@@ -174,11 +177,37 @@ def _mongo_url(env: _Environment, default: str) -> str:
     except OSError as error:
         env.refuse("MONGO_URL", unusable_file(error))
     except (PyMongoError, ValueError):
-        env.refuse(
-            "MONGO_URL",
-            "must look like mongodb://[user:password@]host[:port][,host...][/database][?options]",
-        )
+        option = _option_at_fault(url)
+        if option is None:
+            why = (
+                "must look like "
+                "mongodb://[user:password@]host[:port][,host...][/database][?options]"
+            )
+        else:
+            why = f"has an option that cannot be used: {option}. Check its name and its value"
+        env.refuse("MONGO_URL", why)
     return url
+
+
+def _option_at_fault(url: str) -> str | None:
+    """The name of the option that alone makes this URL unusable; None if it is not an option."""
+    base, _, options = url.partition("?")
+    # A password with a bare "?" would be taken for options.
+    if "@" in options or not _can_be_parsed(base):
+        return None
+    for option in re.split("[&;]", options):
+        name = option.partition("=")[0]
+        if _OPTION_NAME.fullmatch(name) and not _can_be_parsed(f"{base}?{option}"):
+            return name
+    return None
+
+
+def _can_be_parsed(url: str) -> bool:
+    try:
+        parse_uri(url, warn=False)
+    except (PyMongoError, ValueError, OSError):
+        return False
+    return True
 
 
 def unusable_file(error: OSError) -> str:
@@ -266,6 +295,22 @@ def _audience(env: _Environment) -> str | None:
 def _node_channel(env: _Environment) -> int | None:
     # Set by pm2, and by any Node program that starts this one with a channel.
     return _integer(env, "NODE_CHANNEL_FD", 0, 3, 65_535) if "NODE_CHANNEL_FD" in env else None
+
+
+def _metrics_directory(env: _Environment, directory: str | None) -> None:
+    """Check what prometheus_client reads for itself, to which an empty value is a path too."""
+    if directory is None:
+        return
+    exists = Path(directory).is_dir()
+    if directory == "":
+        why = "must not be empty: unset it, or set it to an empty directory"
+    elif exists and os.access(directory, os.W_OK | os.X_OK):
+        return
+    elif exists:
+        why = f"must be a directory that the service may write to, not {directory}"
+    else:
+        why = f"must be an existing directory, not {directory}. Make it with mkdir -p, or unset it"
+    env.refuse("PROMETHEUS_MULTIPROC_DIR", why)
 
 
 def _log_level(env: _Environment, default: str) -> str:

@@ -94,6 +94,8 @@ def _appending(path: Path) -> BinaryIO:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("ab")
+    except FileExistsError:
+        raise EmbeddedError(f"--data-dir {path.parent}: is not a directory") from None
     except OSError as error:
         raise EmbeddedError(f"--data-dir {path.parent}: {error.strerror}") from None
 

@@ -8,7 +8,7 @@ import logging
 import signal
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from errno import EADDRINUSE
+from errno import EADDRINUSE, EADDRNOTAVAIL
 from ipaddress import ip_address
 from socket import (
     AF_INET6,
@@ -18,6 +18,7 @@ from socket import (
     SO_REUSEADDR,
     SOCK_STREAM,
     SOL_SOCKET,
+    gaierror,
     getaddrinfo,
     socket,
 )
@@ -156,11 +157,20 @@ def _refuse_a_taken_port(settings: Settings) -> None:
 
 
 def _cannot_serve(settings: Settings, error: OSError) -> CannotServeError:
+    where = f"HOST {settings.host}, PORT {settings.port}"
+    # Without a number: asyncio found none of the addresses of HOST on this machine.
+    if error.errno == EADDRNOTAVAIL or (error.errno is None and settings.listener_dir is None):
+        return CannotServeError(
+            f"{where}: this machine has no such address. HOST=127.0.0.1 can be reached from this "
+            "machine only, HOST=0.0.0.0 from others too"
+        )
+    if isinstance(error, gaierror):
+        return CannotServeError(f"{where}: HOST is neither an address nor a known name")
     if settings.listener_dir is not None:
         where = f"LISTENER_DIR {settings.listener_dir}"
-    else:
-        where = f"HOST {settings.host}, PORT {settings.port}"
-    if error.errno == EADDRINUSE:
+    if isinstance(error, FileExistsError):
+        why = "is not a directory"
+    elif error.errno == EADDRINUSE:
         why = "address already in use. Is the service running already? PORT=... takes another port"
     else:
         why = error.strerror or str(error)

@@ -171,6 +171,13 @@ def test_a_data_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     assert line.startswith(f"stream-service: --data-dir {tmp_path}/file/data: ")
 
 
+def test_a_data_directory_that_is_a_file_is_called_that(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with _embedded(tmp_path / "file") as service:
+        assert service.status() == 1
+    assert service.log == [f"stream-service: --data-dir {tmp_path}/file: is not a directory"]
+
+
 async def test_a_database_that_gives_no_answer_and_does_not_end_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -255,7 +255,8 @@ async def test_a_directory_that_cannot_be_used_ends_the_start_with_one_line(tmp_
     )
     _, errors = await process.communicate()
     assert process.returncode == 1
-    assert errors.splitlines()[-1].startswith(b"stream-service: LISTENER_DIR")
+    line = f"stream-service: LISTENER_DIR {tmp_path}/file: is not a directory"
+    assert errors.decode().splitlines()[-1] == line
 
 
 async def test_restarts_of_processes_that_share_a_socket_lose_no_fresh_connection(

@@ -393,3 +393,63 @@ def test_a_port_in_use_ends_the_start_with_one_line(mongo_url: str, database: st
             assert service.status() == 1
     [line] = service.log
     assert line.startswith(f"stream-service: HOST 127.0.0.1, PORT {port}: address already in use.")
+
+
+def test_a_host_that_is_not_of_this_machine_is_told_in_plain_words(
+    mongo_url: str, database: str
+) -> None:
+    with Service(MONGO_URL=mongo_url, MONGO_DB=database, HOST="203.0.113.7") as service:
+        assert service.status() == 1
+    [line] = service.log
+    assert line.startswith("stream-service: HOST 203.0.113.7, PORT 0: this machine has no such")
+
+
+def test_a_host_that_no_address_is_known_of_is_told_in_plain_words(
+    mongo_url: str, database: str
+) -> None:
+    with Service(MONGO_URL=mongo_url, MONGO_DB=database, HOST="no host") as service:
+        assert service.status() == 1
+    [line] = service.log
+    assert line.endswith("HOST is neither an address nor a known name")
+
+
+@pytest.mark.parametrize(
+    ("url", "option"),
+    [
+        ("mongodb://host/?readPreference=foo", "readPreference"),
+        ("mongodb://host/films?w=majority&retrywrite=s3cret", "retrywrite"),
+        ("mongodb://user:s3cret@host/films?w=1&wtimeoutMS=s3cret&tls=true", "wtimeoutMS"),
+        ("mongodb://a,b/?directConnection=true", "directConnection"),
+    ],
+)
+def test_an_option_of_the_url_that_cannot_be_used_is_named_without_its_value(
+    url: str, option: str
+) -> None:
+    with pytest.raises(
+        SettingsError, match=f"^MONGO_URL has an option .* used: {option}[.]"
+    ) as bad:
+        Settings.from_environment({"MONGO_URL": url})
+    assert "s3cret" not in str(bad.value)
+
+
+@pytest.mark.parametrize("kind", ["missing", "file", "empty"])
+def test_a_directory_of_metrics_that_is_none_ends_the_start_with_one_line(
+    kind: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    directory = "" if kind == "empty" else str(tmp_path / kind)
+    with Service(PROMETHEUS_MULTIPROC_DIR=directory) as service:
+        assert service.status() == 1
+    [line] = service.log
+    assert line.startswith("stream-service: PROMETHEUS_MULTIPROC_DIR must ")
+    assert directory in line
+    assert "unset it" in line
+
+
+def test_without_its_packages_one_line_says_how_to_install_them() -> None:
+    with Service(program=("-S", "-m", "stream_service")) as service:
+        assert service.status() == 1
+    [line] = service.log
+    assert line.startswith("stream-service: this Python has no ")
+    assert "`make install`" in line
+    assert ".venv/bin/python" in line
