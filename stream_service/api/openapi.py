@@ -24,6 +24,7 @@ _OF_PLAYBACK = (
     ("headers", "Stream-Id"),
     ("responses", "InvalidRequest"),
     ("responses", "PlaybackRefused"),
+    ("responses", "PlaybackUnavailable"),
     ("schemas", "PlaybackRefusedProblem"),
     ("schemas", "PublicKeys"),
 )

@@ -9,10 +9,10 @@ from urllib.parse import unquote
 from aiohttp import hdrs, web
 
 from stream_service.api.playback_claims import PlaybackRefusedError
-from stream_service.api.problems import Problem, invalid
+from stream_service.api.problems import NO_ANSWER, Problem, invalid, unavailable
 from stream_service.api.representation import encode
 from stream_service.keys import LIMITER, PLAYBACK
-from stream_service.streams import StreamEndedError, StreamNotFoundError
+from stream_service.streams import StoreUnavailableError, StreamEndedError, StreamNotFoundError
 
 if TYPE_CHECKING:
     from stream_service.api.playback_claims import Playback, Refused
@@ -75,10 +75,17 @@ async def check(request: web.Request) -> web.Response:
             raise _refused(ended.reason) from None
         except StreamNotFoundError:
             raise _refused("unknown") from None
+        except StoreUnavailableError as error:
+            # The token is genuine: a gateway that lets it pass has to know for which film.
+            raise unavailable(NO_ANSWER, headers=_about(playback)) from error
+    return web.Response(status=204, headers=_about(playback))
+
+
+def _about(playback: Playback) -> dict[str, str]:
     headers = {STREAM_HEADER: playback.stream_id}
     if playback.content is not None:
         headers[CONTENT_HEADER] = playback.content
-    return web.Response(status=204, headers=headers)
+    return headers
 
 
 def _live(request: web.Request) -> bool:

@@ -166,8 +166,7 @@ class PlaybackTokens:
                 options={"require": _CLAIMS, "verify_exp": False, "verify_iat": False},
             )
             stream_id, content = claims["sub"], claims.get("content")
-            # In a header nothing else is harmless; RFC 3986, 2.1, and `decodeURIComponent`.
-            content = None if content is None else quote(content, safe="")
+            content = None if content is None else _harmless(content)
             reference = urlsafe_b64decode(claims["ref"] + "==")
             session = key.references.decrypt(reference, [stream_id.encode()]).hex()
         except (jwt.PyJWTError, InvalidTag, ValueError, TypeError, AttributeError):
@@ -270,6 +269,12 @@ def _thumbprint(members: dict[str, Any], *required: str) -> str:
     """RFC 7638: the digest of the required members in this order, without blanks."""
     canonical = json.dumps({name: members[name] for name in required}, separators=(",", ":"))
     return _base64url(hashlib.sha256(canonical.encode()).digest())
+
+
+def _harmless(content: str) -> str:
+    """A label for a header, and as one segment of a path: RFC 3986, 2.1, `decodeURIComponent`."""
+    # As a segment "." and ".." are no name; quote() would leave them.
+    return content.replace(".", "%2E") if content in (".", "..") else quote(content, safe="")
 
 
 def _cipher(secret: bytes) -> AESSIV:

@@ -28,7 +28,7 @@ CONTENT_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:stream-service:problem:"
 RETRY_AFTER_SECONDS = 1
 
-_NO_ANSWER = "The database is unreachable or too slow. Try again."
+NO_ANSWER = "The database is unreachable or too slow. Try again."
 _STOP_AGAIN = (
     "The database is unreachable or too slow: it is unknown whether the stream was stopped. Stop "
     "it again."
@@ -131,14 +131,14 @@ def _streams(count: int) -> str:
     return f"{count} active stream{'' if count == 1 else 's'}"
 
 
-def unavailable(detail: str) -> Problem:
+def unavailable(detail: str, *, headers: Mapping[str, str] | None = None) -> Problem:
     """No answer can be given now: 503, to be tried again."""
     return Problem(
         503,
         "unavailable",
         "Temporarily unavailable",
         detail,
-        headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+        headers={"Retry-After": str(RETRY_AFTER_SECONDS), **(headers or {})},
     )
 
 
@@ -202,7 +202,7 @@ def problem_of(error: Exception) -> Problem | None:  # noqa: PLR0911 - a table
         case StreamEndedError():
             return _ended(error)
         case StoreUnavailableError():
-            return unavailable(_NO_ANSWER)
+            return unavailable(NO_ANSWER)
         case web.HTTPException():
             return framework_problem(error)
     return None
@@ -247,8 +247,10 @@ def problems(
             resource = request.match_info.route.resource
             route = None if resource is None else resource.canonical
             if isinstance(error, StoreUnavailableError):
-                problem = unavailable(_AGAIN.get((request.method, route), _NO_ANSWER))
-                on_unavailable(error)
+                problem = unavailable(_AGAIN.get((request.method, route), NO_ANSWER))
+            failed = error.__cause__ if isinstance(error, Problem) else error
+            if isinstance(failed, StoreUnavailableError):
+                on_unavailable(failed)
             on_problem(problem.status, problem.kind, request.method, route)
             return problem.response()
 

@@ -249,6 +249,10 @@ def test_without_keys_not_even_the_libraries_are_loaded() -> None:
     [
         "film-42",
         "Grüße, 世界 🎬",
+        ".",
+        "..",
+        "...",
+        "../secret",
         "a\r\nSet-Cookie: stolen=1",
         "100% of it/and?more#than;that,\x00\x7f",
         "",
@@ -266,6 +270,7 @@ async def test_a_good_token_gives_the_stream_and_its_content_in_a_harmless_form(
     assert answer.headers["Stream-Id"] == started["stream_id"]
     told = answer.headers["Stream-Content"]
     assert re.fullmatch(r"[A-Za-z0-9_.~%-]*", told)
+    assert told not in (".", "..")  # as a part of a path these are no name
     assert unquote(told) == content
     assert "Set-Cookie" not in answer.headers
 
