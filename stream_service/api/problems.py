@@ -33,15 +33,16 @@ _STOP_AGAIN = (
     "The database is unreachable or too slow: it is unknown whether the stream was stopped. Stop "
     "it again."
 )
+_START_AGAIN = (
+    "The database is unreachable or too slow: it is unknown whether the stream was started. Try "
+    "again; if it was, that stream ends with its lease."
+)
 _AGAIN: dict[tuple[str, str | None], str] = {
     ("POST", "/streams"): (
         "The database is unreachable or too slow: it is unknown whether the stream was started. "
         "Try again with the same Idempotency-Key; then it takes no second slot."
     ),
-    ("GET", "/watch"): (
-        "The database is unreachable or too slow: it is unknown whether the stream was started. "
-        "Try again; if it was, that stream ends with its lease."
-    ),
+    ("GET", "/watch"): _START_AGAIN,
     ("POST", "/streams/{stream_id}/heartbeat"): (
         "The database is unreachable or too slow: it is unknown whether the lease was renewed. "
         "Send the heartbeat again; the stream is active until its lease is over."
@@ -162,7 +163,7 @@ def framework_problem(error: web.HTTPException) -> Problem:
     """The problem that an error of the framework's stands for."""
     phrase = _PHRASES.get(error.status, HTTPStatus(error.status).phrase)
     details = {
-        404: "There is nothing at this path: see the API table in README.md.",
+        404: "There is nothing at this path: see /docs.",
         405: f"This path takes {error.headers.get('Allow', 'other methods')}.",
         413: "The body is larger than 16 KiB.",
     }
@@ -218,6 +219,12 @@ def internal_error() -> Problem:
     )
 
 
+def _what_now(request: web.Request, route: str | None) -> str:
+    if (request.method, route) == ("POST", "/streams") and "Idempotency-Key" not in request.headers:
+        return _START_AGAIN
+    return _AGAIN.get((request.method, route), NO_ANSWER)
+
+
 def _nobody(*_: object) -> None:
     pass
 
@@ -247,7 +254,7 @@ def problems(
             resource = request.match_info.route.resource
             route = None if resource is None else resource.canonical
             if isinstance(error, StoreUnavailableError):
-                problem = unavailable(_AGAIN.get((request.method, route), NO_ANSWER))
+                problem = unavailable(_what_now(request, route))
             failed = error.__cause__ if isinstance(error, Problem) else error
             if isinstance(failed, StoreUnavailableError):
                 on_unavailable(failed)

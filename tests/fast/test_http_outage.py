@@ -30,7 +30,7 @@ LATITUDE_SECONDS = 8.0
 STREAM = "/streams/0-AAAAAAAAAAAAAAAAAAAAAA"
 AGAIN = {
     ("GET", "/watch"): "unknown whether the stream was started",
-    ("POST", "/streams"): "with the same Idempotency-Key",
+    ("POST", "/streams"): "if it was, that stream ends with its lease",
     ("GET", "/streams"): "Try again",
     ("DELETE", "/streams"): "unknown whether the streams were ended",
     ("GET", STREAM): "Try again",
@@ -72,6 +72,13 @@ async def test_without_its_store_every_route_says_so_within_the_deadline(api: Ap
         assert AGAIN[method, path] in answer.body["detail"]
     assert (health.status, health.raw) == (503, b'{"status":"DOWN"}')
     assert took < DEADLINE_SECONDS + LATITUDE_SECONDS
+
+
+async def test_a_start_that_had_a_key_is_told_to_send_it_again(api: Api) -> None:
+    with_key = await api.ask("POST", "/streams", headers={"Idempotency-Key": "k"})
+    assert "with the same Idempotency-Key" in with_key.body["detail"]
+    without = await api.ask("POST", "/streams")
+    assert "Idempotency-Key" not in without.body["detail"]
 
 
 async def test_without_its_store_the_process_is_still_alive(api: Api) -> None:

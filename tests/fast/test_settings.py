@@ -182,6 +182,7 @@ def test_settings_do_not_show_their_secrets() -> None:
         ("MONGO_URL", "mongodb://user:12/s3cret@host/db"),
         ("MONGO_URL", "mongodb+srv://user:12/s3cret@host/db"),
         ("MONGO_URL", "mongodb://user:s3@cret@host/db"),
+        ("MONGO_URL", "mongodb://user:12?s3cret=word@host"),
     ],
 )
 def test_what_is_said_of_an_invalid_secret_does_not_tell_it(variable: str, text: str) -> None:
