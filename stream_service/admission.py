@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from stream_service.settings import MAX_LIMIT
-from stream_service.streams import Stream, new_token
+from stream_service.streams import Stream, new_token, stream_id_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,6 +113,14 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True)
+class Overtaken:
+    """This start had its stream, and another request has ended it since. It gets no second one."""
+
+    slot: int
+    active: int
+
+
+@dataclass(frozen=True, slots=True)
 class KeyReused:
     """Another start, that said something else, has a stream by the key of this one."""
 
@@ -136,7 +144,7 @@ class LookAgain:
     """What this start would get depends on others that are being tried right now."""
 
 
-Decision = Claim | TakeOver | Settled | KeyReused | Refuse | Close | LookAgain
+Decision = Claim | TakeOver | Settled | Overtaken | KeyReused | Refuse | Close | LookAgain
 
 
 def plan(view: Sequence[Stream], starts: Sequence[Start], now: datetime) -> list[Decision]:
@@ -152,16 +160,18 @@ def plan(view: Sequence[Stream], starts: Sequence[Start], now: datetime) -> list
     """
     active = sorted((s for s in view if s.is_active(now)), key=lambda s: (s.started_at, s.slot))
     lapsed = [s for s in view if not s.is_active(now) and s.ended is None]
-    session = _Session(active, lapsed)
+    session = _Session(active, lapsed, [*active, *(s for s in view if not s.is_active(now))])
+    session.keep_what_is_settled(starts)
     return [session.decide(start) for start in starts]
 
 
 class _Session:
     """A session while one plan is made: what is active, and what the plan has given away."""
 
-    def __init__(self, active: list[Stream], lapsed: list[Stream]) -> None:
+    def __init__(self, active: list[Stream], lapsed: list[Stream], holders: list[Stream]) -> None:
         self._active = active
         self._lapsed = lapsed
+        self._holders = holders
         self._by_id = {stream.stream_id: stream for stream in active}
         self._by_key: dict[str | None, Stream] = {
             stream.idempotency_key: stream for stream in active if stream.idempotency_key
@@ -171,6 +181,17 @@ class _Session:
         self._victims: set[str] = set()
         self._keys: set[str] = set()
         self._devices: set[str] = set()
+
+    def keep_what_is_settled(self, starts: Sequence[Start]) -> None:
+        """Let no start of this plan take what another one is about to be answered with.
+
+        Either of the two changes could be made first, and the other one would fail: then what was
+        made is not known, all look again, and in a busy session that need not end.
+        """
+        for start in starts:
+            settled = self._settled(start)
+            if isinstance(settled, Settled):
+                self._victims.add(settled.stream.stream_id)
 
     def decide(self, start: Start) -> Decision:
         key = start.idempotency_key
@@ -199,10 +220,13 @@ class _Session:
         # The key is unique in the session.
         return [stream for stream in others if key is not None and stream.idempotency_key == key]
 
-    def _settled(self, start: Start) -> Settled | KeyReused | None:
+    def _settled(self, start: Start) -> Settled | Overtaken | KeyReused | None:
         for stream in self._active:
             if stream.stream_id.endswith(start.token):
                 return Settled(stream, len(self._active), replay=False)
+        for stream in self._holders:
+            if stream.reason_of(stream_id_of(stream.slot, start.token)) is not None:
+                return Overtaken(stream.slot, len(self._active))
         replayed = self._by_key.get(start.idempotency_key)
         if replayed is None:
             return None

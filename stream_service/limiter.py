@@ -18,6 +18,7 @@ from stream_service.admission import (
     Close,
     Decision,
     KeyReused,
+    Overtaken,
     Refuse,
     Settled,
     Start,
@@ -266,7 +267,9 @@ class Limiter:
         third = max(left.total_seconds(), 0) / BEATS_PER_LEASE
         return round(third * (1 - JITTER + 2 * JITTER * random()), 3)  # noqa: S311 - no secret
 
-    async def _try(self, starts: Sequence[Start]) -> list[Outcome | Again]:
+    async def _try(  # noqa: C901 - a table of decisions
+        self, starts: Sequence[Start]
+    ) -> list[Outcome | Again]:
         """Read, plan, write: two commands, however many starts there are."""
         now = self._clock()
         decisions = await self._decide(starts, now)
@@ -290,6 +293,9 @@ class Limiter:
                     stream = self._stream(start, victim.slot, now, victim.stream_id)
                     changes.append(Write(stream, victim, unless_renewed))
                     gains.append((index, _started(start, stream, active)))
+                case Overtaken(slot, active):
+                    stream = self._stream(start, slot, now)
+                    outcomes[index] = _started(start, stream, active)
                 case Close(lapsed):
                     closing.update(lapsed)
         changes.extend(Closing(stream) for stream in closing)
@@ -364,7 +370,9 @@ class Limiter:
         outcomes: list[bool | None] = []
         for place in places:
             holder, stream_id = holders.get(place), place[1]
-            if holder is None or stream_id not in (holder.stream_id, holder.replaced):
+            if holder is None or (
+                stream_id != holder.stream_id and holder.reason_of(stream_id) is None
+            ):
                 outcomes.append(None)
             else:
                 # Of several, those were active whose tombstone is of this millisecond.
@@ -416,8 +424,9 @@ class Limiter:
                 return holder
             last_beat = holder.expires_at - self._lease
             raise StreamEndedError("expired", silent_for=now - last_beat)
-        if holder is not None and holder.replaced == stream_id:
-            raise StreamEndedError("replaced", holder)
+        reason = None if holder is None else holder.reason_of(stream_id)
+        if reason is not None:
+            raise StreamEndedError(reason, holder if reason == "replaced" else None)
         raise StreamNotFoundError
 
 

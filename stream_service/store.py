@@ -44,10 +44,12 @@ from pymongo.errors import (
 from pymongo.read_concern import ReadConcern
 
 from stream_service.settings import SettingsError, unusable_file
-from stream_service.streams import StoreConflictError, StoreUnavailableError, Stream
+from stream_service.streams import StoreConflictError, StoreUnavailableError, Stream, past_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
+
+    from stream_service.streams import Reason
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +82,13 @@ SWEEP_STEP = timedelta(minutes=10)
 
 So much longer than the retention may a stream be remembered; a retention of more than 40 minutes is
 overrun by up to a quarter of it instead.
+"""
+
+REMEMBERED_PER_SLOT = 8
+"""How many of the streams that had a slot before are known by the reason for which they ended.
+
+A player asks within a third of a lease; until then its slot may have been taken again and again. It
+has to be told that its stream was stopped or replaced: not knowing it, it would start anew.
 """
 
 COUNTED_AT_MOST = 20_000
@@ -427,6 +436,7 @@ class MongoStore:
                     where = {**self._at(place), "expires_at": {"$lte": now}}
                     return UpdateOne(where, update, upsert=True)
                 where = {**self._at(place), "stream_id": victim.stream_id, **_active(now)}
+                update |= _remembering(victim.stream_id, "replaced")
                 if unless_renewed:
                     where["expires_at"] = victim.expires_at
                 return UpdateOne(where, update)
@@ -486,7 +496,7 @@ class MongoStore:
         operations = [
             UpdateOne(
                 {**self._at(place), "stream_id": place[1], **_active(now)},
-                update,
+                update | _remembering(place[1], "stopped"),
             )
             for place in sorted(wanted, key=_id)
         ]
@@ -627,6 +637,12 @@ def _held_by(stream: Stream, retention: timedelta) -> dict[str, Any]:
     return {"$set": to_set, "$unset": to_unset}
 
 
+def _remembering(stream_id: str, reason: Reason) -> dict[str, Any]:
+    """What makes a slot remember this stream beyond the next that it holds."""
+    latest = {"$each": [past_of(stream_id, reason)], "$slice": -REMEMBERED_PER_SLOT}
+    return {"$push": {"past": latest}}
+
+
 def _start(stream: Stream) -> dict[str, Any] | None:
     """What the start came with that no answer shows; None for nothing.
 
@@ -654,6 +670,7 @@ def _stream(document: dict[str, Any]) -> Stream:
         replaced=document.get("replaced"),
         device_id=start.get("device_id"),
         fingerprint=start.get("fingerprint"),
+        past=tuple(document.get("past", ())),
     )
 
 

@@ -34,6 +34,8 @@ class Stream(NamedTuple):
         device_id: Digest of the id of the device that started it, or None.
         fingerprint: Digest of what the start with the idempotency key said, or None if that is not
             known.
+        past: How the streams that had this slot before were ended, the latest last: for each its
+            id, a blank, and the reason. Those whose lease ran out are not among them.
     """
 
     session: str
@@ -47,6 +49,7 @@ class Stream(NamedTuple):
     replaced: str | None = None
     device_id: str | None = None
     fingerprint: str | None = None
+    past: tuple[str, ...] = ()
 
     @property
     def slot(self) -> int:
@@ -56,6 +59,21 @@ class Stream(NamedTuple):
     def is_active(self, now: datetime) -> bool:
         """Whether the lease runs at `now`."""
         return self.expires_at > now
+
+    def reason_of(self, stream_id: str) -> Reason | None:
+        """Why this earlier stream of the slot was ended; None if that is not known."""
+        if stream_id == self.replaced:
+            return "replaced"
+        if not self.past:
+            return None
+        if past_of(stream_id, "replaced") in self.past:
+            return "replaced"
+        return "stopped" if past_of(stream_id, "stopped") in self.past else None
+
+
+def past_of(stream_id: str, reason: Reason) -> str:
+    """What is kept in `Stream.past` of a stream that was ended for this reason."""
+    return f"{stream_id} {reason}"
 
 
 def new_token() -> str:

@@ -18,13 +18,14 @@ from stream_service.admission import (
     Close,
     KeyReused,
     LookAgain,
+    Overtaken,
     Refuse,
     Settled,
     Start,
     TakeOver,
     plan,
 )
-from stream_service.streams import Stream, stream_id_of
+from stream_service.streams import Stream, past_of, stream_id_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -402,6 +403,35 @@ def test_a_start_whose_claim_was_done_unanswered_knows_its_own_stream() -> None:
     own = view[1].stream_id.partition("-")[2]
 
     assert plan(view, [starting(token=own)], NOW) == [Settled(view[1], 3, replay=False)]
+
+
+@pytest.mark.parametrize(
+    "holder",
+    [
+        streaming(1)._replace(replaced=stream_id_of(1, "t" * 22)),
+        streaming(1)._replace(past=(past_of(stream_id_of(1, "t" * 22), "replaced"), "1-x stopped")),
+        over(1)._replace(ended="stopped", past=(past_of(stream_id_of(1, "t" * 22), "stopped"),)),
+    ],
+    ids=["replaced", "replaced long ago", "stopped"],
+)
+def test_a_start_whose_stream_was_ended_by_another_request_gets_no_second_one(
+    holder: Stream,
+) -> None:
+    active = 2 if holder.is_active(NOW) else 1
+    for choice in ((), ("oldest",)):
+        start = starting(replace=choice)
+        assert plan([streaming(0), holder], [start], NOW) == [Overtaken(1, active)]
+
+
+def test_no_start_takes_what_another_start_of_the_plan_is_answered_with() -> None:
+    own = "o" * 22
+    view = [streaming(0, age=30)._replace(stream_id=stream_id_of(0, own)), streaming(1, key="k")]
+    hasty = starting(2, replace="oldest")
+    retried = starting(2, token=own)
+    replayed = starting(2, key="k", token="r" * 22)
+    decisions = plan(view, [hasty, retried, replayed], NOW)
+    assert decisions[0] == LookAgain()
+    assert [type(decision) for decision in decisions[1:]] == [Settled, Settled]
 
 
 def test_one_key_twice_in_one_plan_is_tried_once() -> None:

@@ -288,9 +288,36 @@ async def test_a_replaced_stream_says_by_which_device_and_when(api: Api) -> None
     assert await api.playing() == [_as_listed(successor)]
 
 
-async def test_a_slot_that_is_used_again_has_forgotten_its_former_stream(api: Api) -> None:
+@pytest.mark.parametrize("way", ["stop", "stop_all"])
+async def test_a_stream_that_was_stopped_is_told_so_when_its_slot_is_used_again(
+    api: Api, way: str
+) -> None:
     stream = await api.started()
-    await api.ask("DELETE", _path(stream))
+    await api.ask("DELETE", _path(stream) if way == "stop" else "/streams")
+    await api.started()
+    for method, path in (("POST", _path(stream, "heartbeat")), ("GET", _path(stream))):
+        answer = await api.ask(method, path)
+        assert (answer.status, answer.body["reason"]) == (410, "stopped")
+        assert "replaced_by" not in answer.body
+    assert (await api.ask("DELETE", _path(stream))).status == 204
+    assert len(await api.playing()) == 1
+
+
+async def test_a_stream_that_was_replaced_is_told_so_when_its_successor_was_too(api: Api) -> None:
+    first = await api.started()
+    second = await api.started(replace=first["stream_id"])
+    await api.started(replace=second["stream_id"], device="Kitchen tablet")
+    for stream in (first, second):
+        answer = await api.ask("POST", _path(stream, "heartbeat"))
+        assert (answer.status, answer.body["reason"]) == (410, "replaced")
+        assert answer.body["replaced_by"]["device"] == "Kitchen tablet"
+
+
+async def test_a_slot_that_was_used_again_has_forgotten_a_stream_whose_lease_ran_out(
+    api: Api,
+) -> None:
+    stream = await api.started()
+    api.clock.move_on(61)
     await api.started()
     assert (await api.ask("POST", _path(stream, "heartbeat"))).status == 404
 

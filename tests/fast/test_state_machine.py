@@ -21,7 +21,7 @@ from mongomock_motor import AsyncMongoMockClient
 
 from stream_service.admission import OLDEST, SAME_DEVICE, STALEST, Start
 from stream_service.limiter import Limiter, Started
-from stream_service.store import MongoStore
+from stream_service.store import REMEMBERED_PER_SLOT, MongoStore
 from stream_service.streams import (
     LimitReachedError,
     Stream,
@@ -74,6 +74,8 @@ class AnyCourseOfEvents(RuleBasedStateMachine):
         store = MongoStore(client, "test", RETENTION)
         self.limiters = [Limiter(store, lease=LEASE, clock=lambda: self.now) for _ in range(2)]
         self.holders: dict[tuple[str, int], Watched] = {}
+        # How those that had a slot before were ended, the latest last.
+        self.past: dict[tuple[str, int], list[tuple[str, str]]] = {}
 
     def teardown(self) -> None:
         self.runner.close()
@@ -103,7 +105,11 @@ class AnyCourseOfEvents(RuleBasedStateMachine):
             return "stopped" if stream.stopped else "expired"
         if holder is not None and holder.in_place_of is stream:
             return "replaced"
-        return "not found"
+        past = self.past.get((stream.session, stream.slot), [])[-REMEMBERED_PER_SLOT:]
+        return dict(past).get(stream.stream_id, "not found")
+
+    def remember(self, stream: Watched, reason: str) -> None:
+        self.past.setdefault((stream.session, stream.slot), []).append((stream.stream_id, reason))
 
     def note(self, started: Started, start: Start, victim: Watched | None) -> Watched:
         stream = started.stream
@@ -122,6 +128,8 @@ class AnyCourseOfEvents(RuleBasedStateMachine):
             start.device_id,
         )
         self.holders[start.session, stream.slot] = watched
+        if victim is not None:
+            self.remember(victim, "replaced")
         assert started.active == len(self.active(start.session)) <= start.slots
         assert (stream.started_at, stream.expires_at) == (self.now, self.now + LEASE)
         return watched
@@ -305,6 +313,7 @@ class AnyCourseOfEvents(RuleBasedStateMachine):
         if self.is_active(stream):
             self.run(stop)
             stream.stopped = True
+            self.remember(stream, "stopped")
         elif self.reason(stream) == "not found":
             with pytest.raises(StreamNotFoundError):
                 self.run(stop)
@@ -317,6 +326,7 @@ class AnyCourseOfEvents(RuleBasedStateMachine):
         assert self.run(self.limiters[process].stop_all(session)) == len(active)
         for stream in active:
             stream.stopped = True
+            self.remember(stream, "stopped")
 
     @rule(stream=streams, shift=st.integers(1, 3))
     def somebody_elses_or_a_forged_id(self, stream: Watched, shift: int) -> None:
@@ -345,6 +355,7 @@ class AnyCourseOfEvents(RuleBasedStateMachine):
             if held.stream_id not in kept:
                 assert not self.is_active(held)
                 del self.holders[place]
+                self.past.pop(place, None)
 
     @invariant()
     def lists_are_right(self) -> None:

@@ -18,6 +18,7 @@ from stream_service.api.digests import Digests
 from stream_service.limiter import Limiter
 from stream_service.store import (
     COMMAND_TIMEOUT,
+    REMEMBERED_PER_SLOT,
     TOLERATED_SKEW,
     Change,
     Closing,
@@ -31,6 +32,7 @@ from stream_service.streams import (
     Stream,
     StreamNotFoundError,
     new_token,
+    past_of,
     stream_id_of,
 )
 
@@ -88,13 +90,15 @@ def places(*streams: Stream) -> list[Place]:
 
 
 async def holder_of(store: MongoStore, stream: Stream) -> Stream | None:
-    """What the slot of this stream holds now."""
-    return (await store.slots(places(stream))).get((stream.session, stream.stream_id))
+    """What the slot of this stream holds now, but for what it remembers of those before."""
+    holder = (await store.slots(places(stream))).get((stream.session, stream.stream_id))
+    return holder and holder._replace(past=())
 
 
 async def active(store: MongoStore, session: str = "s", now: datetime = NOW) -> list[Stream]:
     held = (await store.read([session])).get(session, [])
-    return sorted((s for s in held if s.is_active(now)), key=lambda stream: stream.slot)
+    held = [stream._replace(past=()) for stream in held if stream.is_active(now)]
+    return sorted(held, key=lambda stream: stream.slot)
 
 
 async def test_a_claim_gets_a_slot_that_nobody_ever_had(store: MongoStore) -> None:
@@ -121,6 +125,25 @@ async def test_a_claim_gets_the_slot_of_a_stream_whose_lease_just_ended(store: M
     assert await store.write([Write(second)], then) == [True]
     # Nothing of the first one is left: not its key, nor whom it had replaced, nor its device.
     assert await holder_of(store, second) == second
+
+
+async def test_a_slot_remembers_those_that_were_ended_and_not_for_ever(store: MongoStore) -> None:
+    had_it: list[Stream] = []
+    now = NOW
+    for number in range(REMEMBERED_PER_SLOT + 2):
+        now += TOLERATED_SKEW
+        victim = had_it[-1] if number % 2 else None
+        stream = in_place_of(victim, at=now) if victim else streaming(at=now)
+        assert await store.write([Write(stream, victim)], now) == [True]
+        had_it.append(stream)
+        if number % 2:
+            assert await store.end(places(stream), now)
+    last = streaming(at=now)
+    await put(store, last)
+
+    holder = (await store.slots(places(last)))["s", last.stream_id]
+    reasons = [holder.reason_of(stream.stream_id) for stream in had_it]
+    assert reasons == [None, None, *["replaced", "stopped"] * (REMEMBERED_PER_SLOT // 2)]
 
 
 async def test_a_stream_keeps_what_its_start_came_with_through_renewal_and_end(
@@ -492,7 +515,11 @@ async def test_a_read_shows_what_is_over_as_over_as_long_as_it_is_not_swept(
 
     views = await store.read(["s"])
 
-    tombstone = stopped._replace(ended="stopped", expires_at=NOW - TOLERATED_SKEW)
+    tombstone = stopped._replace(
+        ended="stopped",
+        expires_at=NOW - TOLERATED_SKEW,
+        past=(past_of(stopped.stream_id, "stopped"),),
+    )
     assert views.keys() == {"s"}
     assert sorted(views["s"], key=lambda stream: stream.slot) == [lapsed, tombstone, playing]
     assert await active(store) == [playing]
