@@ -47,7 +47,8 @@ export interface Ended extends Problem {
   replaced_by?: { device: string | null; started_at: string };
 }
 
-/** One request that brought no answer of use: no network, no answer in time, or not the service's. */
+/** One request that brought no answer of use: no network, no answer in time, or not the service's.
+ * `cause` is what `fetch` or the app's `headers` threw, if one of them did. */
 export interface RequestError extends Error {
   /** The HTTP status; absent if there was no answer. */
   status?: number;

@@ -228,8 +228,9 @@ class Playing {
     for (const type of ["visibilitychange", "resume"]) globalThis.document?.[how](type, this.#wake);
   }
 
-  /** What was answered, within these seconds; throws where nothing was. */
+  /** What was answered, within these seconds; throws an error of its own where nothing was. */
   async #post(path, { seconds = ANSWER_SECONDS, ...request } = {}) {
+    const before = this.#sent;
     const abort = new AbortController();
     const timer = setTimeout(() => abort.abort(), seconds * SECOND);
     const late = new Promise((_, reject) => {
@@ -237,6 +238,9 @@ class Playing {
     });
     try {
       return await Promise.race([this.#exchange(path, request, abort.signal), late]);
+    } catch (cause) {
+      if (this.#sent === before) this.#count(); // a try that sent nothing takes its turn too
+      throw unanswered(cause);
     } finally {
       clearTimeout(timer);
       abort.abort(); // nobody reads the rest
@@ -245,8 +249,9 @@ class Playing {
 
   async #exchange(path, { body, headers = {}, last = false }, signal) {
     const { credentials, headers: own } = this.#options;
+    await this.#turn();
     this.#headers = typeof own === "function" ? await own({ refused: this.#refused }) : own;
-    while (this.#pause() > 0) await sleep(this.#pause());
+    await this.#turn(); // a page that went may have sent its last word meanwhile
     if (this.state === "over" && !last) throw new Error("No longer wanted");
     const all = new Headers(this.#headers);
     for (const [name, value] of Object.entries(headers)) all.set(name, value);
@@ -285,6 +290,10 @@ class Playing {
     return Math.max(left, 0) / SECOND;
   }
 
+  async #turn() {
+    while (this.#pause() > 0) await sleep(this.#pause());
+  }
+
   /** Doubles with each failure, and is spread so that players do not come back all at once. */
   #backOff(atLeast = 0) {
     const wait = Math.min(FIRST_WAIT * 2 ** this.#failures, LONGEST_WAIT);
@@ -320,6 +329,10 @@ const failure = ({ status, kind, answer, retryAfter }) =>
     retryAfter,
     problem: kind ? answer : undefined,
   });
+
+/** What an app's `headers` or a network throws can be anything: nothing that it says is believed. */
+const unanswered = (cause) =>
+  new Error(typeof cause?.message === "string" ? cause.message : "No answer", { cause });
 
 /** Seconds, from seconds or a date; 0 where there is nothing to be understood. */
 const seconds = (text) => {

@@ -262,6 +262,67 @@ on_a_page("headers that cannot be had are no answer", async (world) => {
   assert.equal(world.requests.length, 0);
 });
 
+for (const [what, thrown] of [
+  ["undefined", undefined],
+  ["null", null],
+  ["a text", "no token"],
+  ["an object without a prototype", Object.create(null)],
+]) {
+  on_a_page(`headers that throw ${what} are no answer, and an error as any other`, async (world) => {
+    world.network = service();
+    let calls = 0;
+    const playing = world.play({ headers: async () => { if (calls++ < 3) throw thrown; } });
+    await world.pass(60);
+    assert.equal(playing.state, "playing");
+    assert.deepEqual(world.names(), ["onUnavailable", "onStarted"]);
+    const [[, , error]] = world.told;
+    assert.ok(error instanceof Error);
+    assert.equal(error.cause, thrown);
+  });
+}
+
+for (const retryAfter of [NaN, Infinity, 1e12, -1, "soon"]) {
+  for (const status of [401, 403, 503]) {
+    on_a_page(`what an error of the app's says is not the service's: ${status}, ${retryAfter}`, async (world) => {
+      const calls = [];
+      const headers = ({ refused }) => {
+        calls.push([world.now / 1000, refused]);
+        throw Object.assign(new Error("no token"), { status, retryAfter, problem: { status: 400 } });
+      };
+      const playing = world.play({ headers });
+      await world.pass(30);
+      assert.deepEqual(calls, [0, 1.5, 4.5, 10.5, 22.5].map((at) => [at, false]));
+      assert.equal(playing.state, "starting");
+      const errors = world.told.filter(([name]) => name === "onError").map(([, , error]) => error);
+      assert.equal(errors.length, 5);
+      for (const error of errors) {
+        assert.equal(error.message, "no token");
+        assert.deepEqual([error.status, error.retryAfter, error.problem], [undefined, undefined, undefined]);
+      }
+    });
+  }
+}
+
+on_a_page("headers that throw while the network comes and goes are asked for once a second", async (world) => {
+  let calls = 0;
+  world.play({ headers: () => { calls++; throw new Error("no token"); } });
+  for (let turn = 0; turn < 100; turn++) {
+    await world.pass(0.1);
+    world.dispatch("online");
+  }
+  assert.ok(calls >= 8 && calls <= 12, `${calls} in 10 seconds`);
+});
+
+on_a_page("headers are asked for when it is their turn, not before", async (world) => {
+  world.network = in_turn(started(), { status: 401 });
+  const asked = [];
+  world.play({ headers: () => void asked.push(world.now / 1000) });
+  await world.pass(20.5);
+  world.network = in_turn(beaten());
+  await world.pass(2);
+  assert.deepEqual(asked, [0, 20, 21]);
+});
+
 on_a_page("another origin gets credentials if the app says so, and no redirect is followed", async (world) => {
   world.network = in_turn(started(), beaten());
   world.play({ url: "https://gateway.example/video/", credentials: "include" });
