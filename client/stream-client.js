@@ -114,12 +114,17 @@ class Playing {
   }
 
   async #beat() {
+    const left = this.#left;
     const reply = await this.#post(`${this.#path}/heartbeat`);
     if (this.state === "over") return;
     const { status, kind, answer } = reply;
     const { stream_id } = this.stream;
-    if (reply.ok && isStream(answer) && answer.stream_id === stream_id)
+    if (reply.ok && isStream(answer) && answer.stream_id === stream_id) {
+      // Asked after the last word of a page that came back: that word was lost. A later stop is
+      // somebody's. If the page went while this was under way, it tells nothing of that word.
+      if (this.#left === left) this.#left = { ...left, id: null };
       return this.#hold(answer, "onBeat");
+    }
     const ended = status === 410 && kind === "stream-ended" ? answer.reason : null;
     const lost = ended === "expired" || (ended === "stopped" && this.#left.id === stream_id);
     if (lost || (status === 404 && kind === "stream-not-found")) return this.#resume();

@@ -454,6 +454,34 @@ on_a_page("a page that comes back, and whose last word was lost, goes on in its 
   assert.equal(world.asked.at(-1), "0-abc/stop");
 });
 
+on_a_page("a page that came back and beat knows that a later stop is somebody else's", async (world) => {
+  world.network = in_turn(started(), stopped(), beaten(), ended("stopped"));
+  world.play();
+  await world.pass(5);
+  world.dispatch("pagehide");
+  await world.pass(2);
+  world.dispatch("pageshow");
+  await world.pass(60);
+  assert.deepEqual(world.asked, ["/streams", "0-abc/stop", "0-abc/heartbeat", "0-abc/heartbeat"]);
+  assert.deepEqual(world.names(), ["onStarted", "onEnded"]);
+});
+
+on_a_page("a heartbeat that was under way when the page went tells nothing of its last word", async (world) => {
+  world.network = in_turn(started(), beaten(), stopped(), ended("stopped"), started({ stream_id: "1-def" }));
+  world.play();
+  await world.pass(19);
+  world.delay = 3000;
+  await world.pass(2);
+  world.dispatch("pagehide");
+  world.delay = 0;
+  await world.pass(3);
+  world.dispatch("pageshow");
+  await world.pass(30);
+  assert.deepEqual(world.asked.slice(0, 5),
+    ["/streams", "0-abc/heartbeat", "0-abc/stop", "0-abc/heartbeat", "/streams"]);
+  assert.deepEqual(world.names().slice(0, 2), ["onStarted", "onResumed"]);
+});
+
 on_a_page("a page that goes and comes back in no time says so once", async (world) => {
   world.network = in_turn(started(), beaten(), stopped());
   world.play();
