@@ -77,7 +77,7 @@ def _guide(name: str, settings: Settings) -> str:
             f'<a href="{other}"{here if other == name else ""}>{escape(guide.title)}</a>'
             for other, guide in GUIDES.items()
         ),
-        body=rendered(name),
+        body=rendered(name, console=settings.console),
     )
 
 

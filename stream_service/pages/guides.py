@@ -21,6 +21,9 @@ _PACKAGE = Path(stream_service.__file__).parent
 # Beside the package in a checkout, inside it in a wheel: pyproject.toml puts them there.
 _FOLDERS = (_PACKAGE / "docs", _PACKAGE.parent / "docs")
 
+_HERE = "127.0.0.1:3001"
+"""What the guides call the service that serves them."""
+
 _FIRST = ("integration", "deployment", "observability", "reliability", "performance")
 """The order in which the guides are wanted; others follow by name."""
 
@@ -56,8 +59,12 @@ GUIDES = _found()
 
 
 @cache
-def rendered(name: str) -> str:
+def rendered(name: str, *, console: bool = True) -> str:
     """The guide of this name as HTML.
+
+    Args:
+        name: One of `GUIDES`.
+        console: Whether there is a console to lead to.
 
     Headings bear the ids that they have where the repository is hosted; links to other guides lead
     to their pages. What else is in the repository is not served: such a link becomes plain text.
@@ -72,7 +79,7 @@ def rendered(name: str) -> str:
         if token.type == "heading_open":
             token.attrSet("id", _slug(content.content, seen))
     for token in tokens:
-        _relink(token.children or [])
+        _relink(token.children or [], console=console)
         # Columns of figures: the pages run no style that is written into them.
         if token.attrs.pop("style", None) == "text-align:right":
             token.attrSet("class", "right")
@@ -91,8 +98,8 @@ def _slug(heading: str, seen: dict[str, int]) -> str:
     return f"{slug}-{count}" if count else slug
 
 
-def _relink(inline: list[Token]) -> None:
-    """Let links between guides lead to their pages, and those to other files nowhere."""
+def _relink(inline: list[Token], *, console: bool) -> None:
+    """Let links between guides and to the service lead to its pages, and those to files nowhere."""
     leads_nowhere = False
     for token in inline:
         if token.type == "image":
@@ -100,12 +107,17 @@ def _relink(inline: list[Token]) -> None:
         elif token.type == "link_open":
             target = urlsplit(str(token.attrGet("href")))
             path = PurePosixPath(target.path)
-            if not target.scheme and path.suffix == ".md" and path.stem in GUIDES:
+            here = target.netloc == _HERE
+            if here and (console or target.path != "/console"):
+                token.attrSet("href", f"..{target.path}")
+            elif not target.scheme and path.suffix == ".md" and path.stem in GUIDES:
                 token.attrSet(
                     "href", path.stem + (f"#{target.fragment}" if target.fragment else "")
                 )
-            elif not target.scheme and target.path:
+            elif here or (not target.scheme and target.path):
                 token.tag, token.attrs = "span", {}
                 leads_nowhere = True
+        elif token.type == "text":
+            token.content = token.content.removeprefix(f"http://{_HERE}")
         elif token.type == "link_close" and leads_nowhere:
             token.tag, leads_nowhere = "span", False

@@ -16,8 +16,6 @@ from stream_service.pages.guides import GUIDES
 from stream_service.telemetry.keys import HISTORY
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from stream_service.settings import Settings
 
 ABOUT = "Decides, when somebody presses play, whether this account may watch one more video stream."
@@ -32,14 +30,15 @@ async def landing(request: web.Request) -> web.Response:
     settings = request.app[SETTINGS]
     answers = await request.app[HISTORY].ask_database()
     status = "UP" if answers else "DOWN"
-    state = _state(settings, request.app[HISTORY].unreachable_since)
+    since = request.app[HISTORY].unreachable_since
+    state = _state(settings, None if since is None else timestamp(since))
     headers: dict[str, str] = {hdrs.VARY: hdrs.ACCEPT}
     if "text/html" in request.headers.get(hdrs.ACCEPT, ""):
         guides = (f'<a href="docs/{name}">{guide.title}</a>' for name, guide in GUIDES.items())
         page = _PAGE.substitute(
             about=ABOUT,
             status=status,
-            state=state,
+            state=state if since is None else _state(settings, _time(timestamp(since))),
             guides=" · ".join(guides),
             console_link=_CONSOLE_LINK if settings.console else "",
             console_card=_CONSOLE_CARD if settings.console else "",
@@ -71,11 +70,16 @@ async def landing(request: web.Request) -> web.Response:
     )
 
 
-def _state(settings: Settings, unreachable_since: datetime | None) -> str:
+def _time(moment: str) -> str:
+    """A time that the page's script shows as the visitor's clock has it."""
+    return f'<time datetime="{moment}">{moment}</time>'
+
+
+def _state(settings: Settings, unreachable_since: str | None) -> str:
     if unreachable_since is None:
         database = "Ready: the database answers."
     else:
-        database = f"Not ready: database unreachable since {timestamp(unreachable_since)}."
+        database = f"Not ready: database unreachable since {unreachable_since}."
     streams = "stream" if settings.stream_limit == 1 else "streams"
     return (
         f"{database} Limit {settings.stream_limit} {streams} per account"

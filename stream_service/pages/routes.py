@@ -47,6 +47,8 @@ def page_routes(settings: Settings) -> list[web.RouteDef]:
         *docs_routes(settings),
         web.get("/client.js", client.answer),
         web.get("/static/{file}", asset),
+        # What is no page, such as /metrics, names no icon, and browsers ask here.
+        web.get("/favicon.ico", assets["icon.svg"].answer),
         web.get("/metrics", _metrics),
     ]
     pages = ["/docs", "/console"] if settings.console else ["/docs"]

@@ -52,6 +52,13 @@ def start(page: Page, device: str) -> None:
     page.get_by_role("button", name="Start a stream").click()
 
 
+def _key_of_a_start(page: Page) -> str:
+    """The idempotency key of one start, which is answered when this returns."""
+    with page.expect_response("**/streams") as answered:
+        start(page, "TV")
+    return answered.value.request.headers["idempotency-key"]
+
+
 def fill(page: Page) -> None:
     for number, device in enumerate(("Living-room TV", "Phone", "Tablet")):
         start(page, device)
@@ -246,7 +253,7 @@ def test_an_outage_is_told_as_what_it_is(
             expect(page.get_by_text("Database reachable")).to_be_visible()
             # Known, and nothing happened: no ratio, and no latency, but no starts.
             expect(page.locator("[data-chart=starts] .figure")).to_contain_text("0")
-            expect(page.locator("[data-chart=refusals]")).to_contain_text("no starts")
+            expect(page.locator("[data-chart=refusals]")).to_contain_text("none decided")
             screenshot(page, f"console-idle-{'desk' if page is desk else 'phone'}")
         send(database, signal.SIGSTOP)
         for page in (desk, phone):
@@ -257,8 +264,17 @@ def test_an_outage_is_told_as_what_it_is(
             expect(page.locator("[data-chart=active] .figure")).to_have_text(UNKNOWN)
             screenshot(page, f"console-database-away-{'desk' if page is desk else 'phone'}")
             assert Axe().run(page).violations_count == 0
+        desk.get_by_role("tab", name="Try it").click()
+        keys = [_key_of_a_start(desk) for _ in range(2)]
+        expect(said(desk)).to_contain_text("Try again with the same Idempotency-Key")
         send(database, signal.SIGCONT)
         expect(desk.get_by_text("Database reachable")).to_be_visible()
+        # Whatever became of the first two tries, there is one stream.
+        keys.append(_key_of_a_start(desk))
+        expect(said(desk)).to_contain_text("Slot 0 is taken")
+        assert len(set(keys)) == 1
+        assert _key_of_a_start(desk) not in keys
+        expect(said(desk)).to_contain_text("Slot 1 is taken: 2 of 3")
     for page in (desk, phone):
         expect(page.locator("#store")).to_contain_text(
             re.compile(r"The service has not answered since \d\d:\d\d:\d\d")

@@ -74,6 +74,18 @@ async def test_every_link_of_every_page_leads_somewhere(client: Client) -> None:
                 assert fragment in pages[target].ids, (path, link)
 
 
+async def test_a_guide_leads_to_the_pages_of_the_service_that_serves_it(client: Client) -> None:
+    for name in GUIDES:
+        links = (await page_of(client, f"/docs/{name}")).links
+        assert not [link for link in links if "127.0.0.1:3001" in link], name
+    assert 'href="../docs">/docs</a>' in rendered("integration")
+
+
+async def test_a_browser_that_looks_for_an_icon_finds_it(client: Client) -> None:
+    response = await client.get("/favicon.ico")
+    assert (response.status, response.content_type) == (200, "image/svg+xml")
+
+
 async def test_browsers_get_a_landing_page_and_programs_the_same_as_json(client: Client) -> None:
     page = await client.get("/", headers=BROWSER)
     text = await page.text()
@@ -95,8 +107,11 @@ async def test_browsers_get_a_landing_page_and_programs_the_same_as_json(client:
 async def test_the_landing_page_tells_of_an_unreachable_database(client: Client) -> None:
     client.app[LIMITER]._store = Away()  # type: ignore[assignment]  # noqa: SLF001
     text = await (await client.get("/", headers=BROWSER)).text()
-    assert "Not ready: database unreachable since 2" in text
-    assert (await (await client.get("/")).json())["status"] == "DOWN"
+    body: dict[str, Any] = await (await client.get("/")).json()
+    assert body["status"] == "DOWN"
+    [since] = re.findall(r"Not ready: database unreachable since (2[0-9TZ:.-]+)[.] ", body["state"])
+    # A script of the page shows it as the visitor's clock has it.
+    assert f'since <time datetime="{since}">{since}</time>. ' in text
 
 
 async def test_no_page_leads_to_a_console_that_is_left_out(

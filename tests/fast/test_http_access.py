@@ -25,7 +25,7 @@ GATEWAYS = ("gate-new", "gate-old")
 OPERATORS = ("op-new", "op-old")
 PAGES = {
     *("/", "/docs", "/docs/", "/docs/{guide}", "/console", "/console/", "/console/state"),
-    *("/metrics", "/static/{file}"),
+    *("/metrics", "/static/{file}", "/favicon.ico"),
 }
 FOR_VIEWERS = [("GET", "/watch"), ("GET", "/streams"), ("GET", "/client.js")]
 FOR_VIEWERS += [("POST", "/streams"), ("GET", "/openapi.json")]

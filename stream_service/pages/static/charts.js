@@ -13,14 +13,14 @@ const percent = (value) => `${number.format(value * 100)}\u00a0%`;
 const seconds = (value) => (value < 1 ? `${number.format(value * 1000)}\u00a0ms` : `${number.format(value)}\u00a0s`);
 
 const CHARTS = [
-  { name: "refusals", title: "Refusal ratio", lines: { refusal_ratio: "" }, format: percent, none: "no starts",
+  { name: "refusals", title: "Refusal ratio", lines: { refusal_ratio: "" }, format: percent, none: "none decided",
     about: "of the starts that were decided" },
   { name: "starts", title: "Starts", lines: { starts: "" }, format: perSecond, about: "streams started" },
   { name: "heartbeats", title: "Heartbeats", lines: { heartbeats: "" }, format: perSecond, about: "all, whatever the answer" },
   { name: "errors", title: "Errors", lines: { errors: "" }, format: perSecond, about: "answers of 500 and above to viewers" },
   { name: "latency", title: "Latency", lines: { p50: "p50", p99: "p99" }, format: seconds, none: "no requests",
     about: "time to answer viewers, in the service" },
-  { name: "database-wait", title: "Database wait", lines: { database_wait: "" }, format: seconds, none: "no commands",
+  { name: "database-wait", title: "Wait for a command", lines: { database_wait: "" }, format: seconds, none: "no commands",
     about: "p99, until a batch is sent to the database" },
   { name: "batch-size", title: "Batch size", lines: { batch_size: "" }, format: number.format, none: "no commands",
     about: "requests that share a command, on average" },

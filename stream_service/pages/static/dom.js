@@ -28,8 +28,8 @@ export function say(place, text, is) {
 }
 
 // Asks the API as the account's gateway would. The account is in a header, and nowhere else.
-export async function ask(account, method, path, body) {
-  const headers = { "Session-Id": account };
+export async function ask(account, method, path, body, more) {
+  const headers = { "Session-Id": account, ...more };
   if (body) headers["Content-Type"] = "application/json";
   const began = performance.now();
   try {

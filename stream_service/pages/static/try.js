@@ -10,6 +10,7 @@ export class Slots {
   #streams = new Map(); // by slot number
   #limit = 3;
   #lease = 60;
+  #unanswered = null; // the start of which it is unknown whether it was made, and its key
   #keeping = new Map(); // stream id to the time of its next heartbeat
 
   constructor() {
@@ -58,7 +59,12 @@ export class Slots {
   async #start(replace) {
     if (byId("session").value !== this.#session) await this.look();
     const device = byId("device").value || byId("device").placeholder;
-    const { ok, answer, took } = await ask(this.#session, "POST", "streams", { device, replace });
+    const asked = JSON.stringify([this.#session, device, replace]);
+    const key = this.#unanswered?.asked === asked ? this.#unanswered.key : newKey();
+    const { ok, status, answer, took } = await ask(
+      this.#session, "POST", "streams", { device, replace }, { "Idempotency-Key": key },
+    );
+    this.#unanswered = status === 0 || status >= 500 ? { asked, key } : null;
     if (ok) {
       this.#streams.set(slotOf(answer), answer);
       this.#limit = answer.limit;
@@ -169,6 +175,7 @@ export class Slots {
   }
 }
 
+const newKey = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
 // Opaque to everybody else: this page belongs to the service.
 const slotOf = (stream) => Number(stream.stream_id.split("-", 1)[0]);
 const left = (stream) => (Date.parse(stream.expires_at) - Date.now() - ahead) / 1000;
