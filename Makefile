@@ -155,5 +155,6 @@ $(VENV)/bin:
 $(VENV)/.serve-tracing: | $(VENV)/.serve
 $(VENV)/.serve $(VENV)/.serve-tracing $(VENV)/.run $(VENV)/.dev $(VENV)/.faults $(VENV)/.e2e \
 		$(VENV)/.bench $(VENV)/.containers: $(VENV)/.%: requirements/%.txt | $(VENV)/bin
-	$(PIP_INSTALL) --requirement $<
+	@echo "Installing $< into $(VENV), once; takes a minute" >&2
+	@$(PIP_INSTALL) --requirement $<
 	@touch $@

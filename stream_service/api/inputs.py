@@ -127,7 +127,7 @@ async def start_body_of(request: web.Request) -> StartBody:
     for name in body:
         if name not in _FIELDS:
             raise invalid(
-                _shown(name), f"The body may have {', '.join(_FIELDS)}; {_shown(name)} is unknown."
+                shown(name), f"The body may have {', '.join(_FIELDS)}; {shown(name)} is unknown."
             )
     device_id = _text(body, "device_id", MAX_DEVICE_ID_LENGTH)
     if device_id == "":
@@ -246,6 +246,6 @@ def _text(body: dict[str, Any], name: str, longest: int) -> str | None:
     return value
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
     """A name from outside, short and harmless enough to be quoted."""
     return ascii(name[:40])[1:-1]

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from aiohttp import hdrs, web
 
+from stream_service.api.inputs import shown
 from stream_service.api.playback_claims import PlaybackRefusedError
 from stream_service.api.problems import NO_ANSWER, Problem, invalid, unavailable
 from stream_service.api.representation import encode
@@ -91,6 +92,9 @@ def _about(playback: Playback) -> dict[str, str]:
 def _live(request: web.Request) -> bool:
     if not request.query_string:
         return False
+    for name in request.query:
+        if name != "live":
+            raise invalid(shown(name), f"The query may have live; {shown(name)} is unknown.")
     values = set(request.query.getall("live", ()))
     if not values <= {"0", "1"}:
         raise invalid("live", "live must be 0 or 1.")

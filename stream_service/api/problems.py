@@ -114,15 +114,19 @@ def invalid(field: str, detail: str) -> Problem:
 
 def limit_reached(refused: LimitReachedError, status: int) -> Problem:
     """A refusal, with what an app needs to offer a way out."""
+    active = len(refused.streams)
+    way_out = 'stop one, or start with "replace" to take one\'s place.'
+    if active > refused.limit:
+        # The limit was lowered: a place that is taken over would still be one too many.
+        way_out = f"stop {active - refused.limit + 1} of them."
     return Problem(
         status,
         "limit-reached",
         "Too many streams",
-        f"This session already has {_streams(len(refused.streams))} and may have "
-        f'{refused.limit}: stop one, or start with "replace" to take one\'s place.',
+        f"This session already has {_streams(active)} and may have {refused.limit}: {way_out}",
         fields={
             "limit": refused.limit,
-            "active": len(refused.streams),
+            "active": active,
             "streams": describe_all(refused.streams),
         },
     )

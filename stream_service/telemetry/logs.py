@@ -39,5 +39,6 @@ def configure_logging(level: str) -> None:
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
-    # The driver logs documents and URLs at DEBUG.
-    logging.getLogger("pymongo").setLevel(max(logging.INFO, logging.getLogger().level))
+    # At DEBUG the driver logs documents and URLs, and the parser of the guides each of its states.
+    for name in ("pymongo", "markdown_it"):
+        logging.getLogger(name).setLevel(max(logging.INFO, logging.getLogger().level))

@@ -66,6 +66,24 @@ async def test_a_lowered_plan_refuses_without_ending_what_plays(planned: Api) ->
     assert len(await planned.playing()) == 3
 
 
+async def test_above_a_lowered_plan_a_refusal_says_how_many_streams_have_to_be_stopped(
+    planned: Api,
+) -> None:
+    streams = [await planned.started() for _ in range(3)]
+    refused = await planned.ask("POST", "/streams", headers={PLAN: "1"}, json={"replace": "oldest"})
+    assert refused.status == 409
+    # To replace one would still be too many, so it is not advised.
+    assert refused.body["detail"] == (
+        "This session already has 3 active streams and may have 1: stop 3 of them."
+    )
+    for stream in streams[:2]:
+        await planned.ask("DELETE", f"/streams/{stream['stream_id']}")
+    at_the_limit = (await planned.ask("POST", "/streams", headers={PLAN: "1"})).body["detail"]
+    assert at_the_limit.endswith('stop one, or start with "replace" to take one\'s place.')
+    await planned.ask("DELETE", f"/streams/{streams[2]['stream_id']}")
+    assert (await planned.ask("POST", "/streams", headers={PLAN: "1"})).status == 201
+
+
 @pytest.mark.parametrize("value", ["0", "101", "abc", "", "-1", "+3", "3.0", "9" * 200, "٣"])
 @pytest.mark.parametrize(("method", "path"), [("GET", "/watch"), ("POST", "/streams")])
 async def test_a_plan_that_is_no_whole_number_from_1_to_100_is_refused(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from stream_service.api.digests import Digests
-from tests.support.processes import Service
+from tests.support.processes import PATIENCE_SECONDS, Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,6 +106,17 @@ def test_a_request_is_one_line_with_its_route_and_without_its_path(
     assert (line["method"], line["route"], line["status"]) == (method, route, status)
     assert 0 < line["ms"] < 10_000
     assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+(\+00:00|Z)", line["time"])
+
+
+def test_the_parser_of_a_guide_does_not_log_its_states(service: Service) -> None:
+    request_id = "reads-a-guide"
+    asked = urllib.request.Request(
+        f"{service.url}/docs/integration", headers={**AUTHORIZED, "X-Request-Id": request_id}
+    )
+    with urllib.request.urlopen(asked, timeout=PATIENCE_SECONDS) as answer:
+        assert b"<h1" in answer.read()
+    _logged(service, request_id)
+    assert not [e for e in service.events if e["logger"].startswith("markdown_it")]
 
 
 def test_a_start_with_a_key_tells_neither_the_key_nor_the_session(service: Service) -> None:

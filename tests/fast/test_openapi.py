@@ -165,7 +165,9 @@ class Judge:
         kind: str = body["type"].removeprefix(TYPE_PREFIX)
         example = answer["content"][CONTENT_TYPE]["examples"][kind]["value"]
         assert example["title"] == body["title"]
-        if kind not in SEVERAL_DETAILS:
+        # The example is of an account at its limit; above a lowered one the way out is another.
+        above = body.get("active", 0) > body.get("limit", 0)
+        if kind not in SEVERAL_DETAILS and not above:
             assert plain_figures(example["detail"]) == plain_figures(body["detail"])
         return kind
 

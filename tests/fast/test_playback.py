@@ -416,6 +416,15 @@ async def test_live_checks_that_wait_at_the_same_moment_share_commands(
     assert commands.sent == []
 
 
+@pytest.mark.parametrize("query", ["LIVE=1", "Live=1", "live=1&x=", "l%C3%AFve=1"])
+async def test_a_parameter_that_is_not_known_is_refused_by_its_name(api: Api, query: str) -> None:
+    token = (await api.started())["playback_token"]
+    answer = await _check(api, token, path=f"{CHECK}?{query}")
+    name = {"live=1&x=": "x", "l%C3%AFve=1": "l\\xefve"}.get(query, query[:4])
+    assert (answer.status, answer.body["field"]) == (400, name)
+    assert answer.body["detail"] == f"The query may have live; {name} is unknown."
+
+
 @pytest.mark.parametrize("live", ["2", "", "true", "1&live=x"])
 async def test_live_that_is_neither_0_nor_1_is_refused(api: Api, live: str) -> None:
     token = (await api.started())["playback_token"]
