@@ -24,8 +24,8 @@ from stream_service.pages.routes import page_routes
 from stream_service.store import MongoStore
 from stream_service.streams import StoreUnavailableError, utc_now
 from stream_service.telemetry.history import History
-from stream_service.telemetry.keys import HISTORY, METRICS, OUTAGES, RECENT, SAMPLER
-from stream_service.telemetry.metrics import Metrics, Sampler
+from stream_service.telemetry.keys import HISTORY, METRICS, OUTAGES, RECENT, SAMPLER, SCRAPES
+from stream_service.telemetry.metrics import Metrics, Sampler, Scrapes
 from stream_service.telemetry.outages import Outages
 from stream_service.telemetry.recent_problems import RecentProblems
 from stream_service.telemetry.request_log import request_log
@@ -93,6 +93,7 @@ def create_app(
     app[LIMITER] = limiter = Limiter(store, lease=lease, clock=clock, observer=metrics)
     app[OUTAGES] = Outages(limiter.ping, settings.database)
     app[SAMPLER] = sampler = Sampler(store, metrics, lease=lease, clock=clock)
+    app[SCRAPES] = Scrapes(metrics, sampler)
     app[HISTORY] = History(metrics.collect, partial(store_answers, limiter), sampler.active, clock)
     if settings.console:
         app.cleanup_ctx.append(_keeping_history)

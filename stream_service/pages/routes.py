@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from stream_service.api.openapi import openapi_document
 from stream_service.api.representation import encode
@@ -14,7 +14,7 @@ from stream_service.pages.console_state import console_state
 from stream_service.pages.docs_page import docs_routes
 from stream_service.pages.files import FOR_AN_HOUR, NOT_KEPT, static_file
 from stream_service.pages.landing import landing
-from stream_service.telemetry.keys import METRICS, SAMPLER
+from stream_service.telemetry.keys import SCRAPES
 
 if TYPE_CHECKING:
     from stream_service.settings import Settings
@@ -65,6 +65,5 @@ async def _without_slash(request: web.Request) -> web.Response:
 
 
 async def _metrics(request: web.Request) -> web.Response:
-    await request.app[SAMPLER].sample()
-    body = generate_latest(request.app[METRICS].registry())
+    body = await request.app[SCRAPES].text()
     return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
