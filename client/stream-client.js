@@ -99,8 +99,8 @@ class Playing {
     if (first) body.replace = replace; // a stream that resumes takes nobody's place
     const reply = await this.#post("/streams", { body, headers: { "Idempotency-Key": this.#key } });
     const { status, kind, answer } = reply;
-    const admitted = reply.ok && isStream(answer);
-    const refused = status === 409 && kind === "limit-reached";
+    const admitted = isStream(reply);
+    const refused = status === 409 && kind === "limit-reached" && Array.isArray(answer.streams);
     if (admitted || refused) this.#unsure = false;
     if (admitted) return this.#hold(answer, first ? "onStarted" : "onResumed");
     if (refused) return this.#end("onRefused", answer);
@@ -119,13 +119,14 @@ class Playing {
     if (this.state === "over") return;
     const { status, kind, answer } = reply;
     const { stream_id } = this.stream;
-    if (reply.ok && isStream(answer) && answer.stream_id === stream_id) {
+    if (isStream(reply) && answer.stream_id === stream_id) {
       // Asked after the last word of a page that came back: that word was lost. A later stop is
       // somebody's. If the page went while this was under way, it tells nothing of that word.
       if (this.#left === left) this.#left = { ...left, id: null };
       return this.#hold(answer, "onBeat");
     }
-    const ended = status === 410 && kind === "stream-ended" ? answer.reason : null;
+    const told = status === 410 && kind === "stream-ended" && answer.reason;
+    const ended = told && typeof told === "string" ? told : null;
     const lost = ended === "expired" || (ended === "stopped" && this.#left.id === stream_id);
     if (lost || (status === 404 && kind === "stream-not-found")) return this.#resume();
     if (ended === null) throw failure(reply);
@@ -272,7 +273,7 @@ class Playing {
       keepalive: last,
       signal,
     });
-    const { ok, status } = response;
+    const { status } = response;
     const [type] = (response.headers.get("Content-Type") ?? "").toLowerCase().split(/[ ;]/);
     const isProblem = type === "application/problem+json";
     const isJson = isProblem || type === "application/json";
@@ -280,7 +281,7 @@ class Playing {
     const isOurs = isProblem && answer?.status === status && `${answer.type}`.startsWith(PROBLEM);
     const kind = isOurs ? answer.type.slice(PROBLEM.length) : null;
     const retryAfter = seconds(response.headers.get("Retry-After"));
-    return { ok, status, kind, answer, retryAfter };
+    return { status, kind, answer, retryAfter };
   }
 
   #count() {
@@ -321,11 +322,13 @@ class Playing {
 
   get #url() { return (this.#options.url ?? "").replace(/\/+$/, ""); }
 
-  get #path() { return `/streams/${encodeURIComponent(this.stream.stream_id)}`; }
+  get #path() { return `/streams/${this.stream.stream_id}`; }
 }
 
-const isStream = (answer) =>
-  /^[!-~]{1,200}$/.test(typeof answer?.stream_id === "string" ? answer.stream_id : "") &&
+/** Its id goes into paths: one with dots or slashes would lead elsewhere. */
+const isStream = ({ status, answer }) =>
+  (status === 200 || status === 201) &&
+  /^[A-Za-z0-9_-]{1,128}$/.test(typeof answer?.stream_id === "string" ? answer.stream_id : "") &&
   Number.isFinite(answer.heartbeat_in) && answer.heartbeat_in > 0;
 
 const failure = ({ status, kind, answer, retryAfter }) =>

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
@@ -42,6 +41,9 @@ FREE_REQUESTS = 2
 PROBLEM = "urn:stream-service:problem:"
 HOPELESS = {400, 413, 415, 422}
 UNWELCOME = {401, 403}
+
+_STREAM_ID = re.compile("[A-Za-z0-9_-]{1,128}")
+"""It goes into paths: one with dots or slashes would lead elsewhere."""
 
 log = logging.getLogger(__name__)
 
@@ -94,11 +96,19 @@ class _Reply:
         if self.status not in (200, 201) or not isinstance(self.answer, dict):
             return None
         stream_id, beat = self.answer.get("stream_id"), self.answer.get("heartbeat_in")
-        if not isinstance(stream_id, str) or not re.fullmatch("[!-~]{1,200}", stream_id):
+        if not isinstance(stream_id, str) or not _STREAM_ID.fullmatch(stream_id):
             return None
         if isinstance(beat, bool) or not isinstance(beat, int | float) or not 0 < beat < math.inf:
             return None
         return self.answer
+
+    def is_refusal(self) -> bool:
+        return self.says(409, "limit-reached") and isinstance(self.answer.get("streams"), list)
+
+    def reason(self) -> str | None:
+        """Why the stream has ended, or None if it is no such answer."""
+        reason = self.answer.get("reason") if self.says(410, "stream-ended") else None
+        return reason if reason and isinstance(reason, str) else None
 
     def error(self) -> NoAnswerError:
         return NoAnswerError(
@@ -226,7 +236,7 @@ class Player:
             body["replace"] = self._replace  # type: ignore[assignment]
         self._unsure = True
         reply = await self._post("/streams", body, {"Idempotency-Key": self._key})
-        stream, refused = reply.stream(), reply.says(409, "limit-reached")
+        stream, refused = reply.stream(), reply.is_refusal()
         if stream is not None or refused:
             self._unsure = False
         if stream is not None:
@@ -250,7 +260,7 @@ class Player:
         stream = reply.stream()
         if stream is not None and stream["stream_id"] == stream_id:
             return self._hold(stream, "beat")
-        reason = reply.answer.get("reason") if reply.says(410, "stream-ended") else None
+        reason = reply.reason()
         if reason == "expired" or reply.says(404, "stream-not-found"):
             return self._resume()
         if reason is None:
@@ -440,7 +450,7 @@ class Player:
             log.exception("what is told of %s failed", event)
 
     def _path(self) -> str:
-        return f"/streams/{quote(self.stream['stream_id'], safe='')}"
+        return f"/streams/{self.stream['stream_id']}"
 
 
 async def _main() -> None:
