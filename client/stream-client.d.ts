@@ -113,7 +113,7 @@ export interface Playing {
   /** The stream that is held, as described last; null while there is none. */
   readonly stream: Stream | null;
   /**
-   * Ends the stream; no callback follows. Resolves, in some 10 seconds, to true once there is none
+   * Ends the stream; no callback follows. Resolves, within 11 seconds, to true once there is none
    * for sure, and to false if nobody said so: then the lease frees the slot. Never rejects.
    */
   stop(): Promise<boolean>;

@@ -92,7 +92,7 @@ class Playing {
   }
 
   async #start() {
-    if (stopping.size) await Promise.race([Promise.all(stopping), sleep(STOP_FIRST_SECONDS)]);
+    if (stopping.size) await within(STOP_FIRST_SECONDS, Promise.all(stopping));
     const first = this.state === "starting";
     const { device, content, replace } = this.#options;
     const body = { device, content, device_id: this.#deviceId };
@@ -188,10 +188,13 @@ class Playing {
     this.#options.signal?.removeEventListener("abort", this.#abort);
   }
 
-  /** Has the service end what is held. A start under way may still bring a stream: waits for it. */
+  /**
+   * Has the service end what is held. A start under way may still bring a stream: waits for it. All
+   * that takes one deadline, but for one last try of a second.
+   */
   async #release() {
-    if (this.stream === null) await this.#attempt;
     const until = performance.now() + STOP_SECONDS * SECOND;
+    if (this.stream === null) await within(STOP_SECONDS, this.#attempt);
     for (let wait = FIRST_WAIT; this.stream !== null; wait *= 2) {
       const seconds = Math.max(1, (until - performance.now()) / SECOND);
       const asked = this.#post(`${this.#path}/stop`, { last: true, seconds });
@@ -351,6 +354,13 @@ const seconds = (text) => {
 const clamp = (value, least, most) => Math.min(Math.max(value, least), most);
 
 const sleep = (seconds) => new Promise((done) => setTimeout(done, seconds * SECOND));
+
+/** Waits for the promise, these seconds at most. */
+const within = (seconds, promise) => {
+  let timer;
+  const late = new Promise((done) => (timer = setTimeout(done, seconds * SECOND)));
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+};
 
 /** Kept where the browser lets it be kept, else for as long as the page lives. */
 const deviceIdOfBrowser = () => {

@@ -206,8 +206,8 @@ class Player:
         """End the stream; nothing is told any more.
 
         Returns:
-            True once there is no stream for sure; False if nobody said so within some ten seconds:
-            the lease then frees the slot.
+            True once there is no stream for sure; False if nobody said so within 11 seconds (10
+            for all, and a last try of one second): the lease then frees the slot.
         """
         return await asyncio.shield(self._finish())
 
@@ -336,10 +336,10 @@ class Player:
 
     async def _release(self) -> bool:
         """Have the service end what is held. A start under way may still bring a stream."""
-        if not self.stream:
-            await self._no_start_under_way.wait()
         loop = asyncio.get_running_loop()
         until, wait = loop.time() + STOP_SECONDS, FIRST_WAIT_SECONDS
+        if not self.stream:
+            await self._no_start_under_way.wait()  # for as long as a request may take at most
         while self.stream:
             await asyncio.sleep(self._pause())
             seconds = max(1.0, until - loop.time())

@@ -79,6 +79,36 @@ on_a_page("stop while the start is under way ends what the answer brings", async
   assert.equal(world.network.active.size, 0);
 });
 
+on_a_page("stop takes eleven seconds at most, also when a start was under way", async (world) => {
+  world.network = in_turn(started(), undefined);
+  world.delay = 9000;
+  const playing = world.play();
+  await world.pass(0.5);
+  let took;
+  playing.stop().then((done) => (took = [world.now / 1000 - 0.5, done]));
+  await world.pass(60);
+  assert.deepEqual(world.asked, ["/streams", "0-abc/stop"]);
+  assert.ok(took[0] <= 11, `${took[0]} s`);
+  assert.equal(took[1], false);
+  assert.equal(world.timers, 0);
+});
+
+on_a_page("stop waits ten seconds at most for headers that do not come", async (world) => {
+  world.network = service();
+  world.play().stop();
+  world.network = in_turn(started(), undefined);
+  const first = world.play();
+  await world.pass(1);
+  first.stop(); // is not answered: the next start lets it go first, for three seconds
+  const second = world.play({ headers: () => new Promise(() => {}) });
+  await world.pass(0.1);
+  let took;
+  second.stop().then(() => (took = world.now / 1000 - 1.1));
+  await world.pass(60);
+  assert.ok(took <= 10, `${took} s`);
+  assert.equal(second.state, "over");
+});
+
 on_a_page("stop goes by a request that outlives the page, and is one however often", async (world) => {
   world.network = service();
   const playing = world.play();
