@@ -121,7 +121,7 @@ lock: | $(VENV)/bin  ## Look for newer dependencies and lock them in requirement
 		--constraint requirements/dev.txt --output-file requirements/e2e.txt
 	$(UV_COMPILE) --extra embedded --extra tracing --group dev --group containers \
 		--constraint requirements/dev.txt --output-file requirements/containers.txt
-	$(UV_COMPILE) --extra embedded --group bench --constraint requirements/run.txt \
+	$(UV_COMPILE) --extra embedded --group bench --constraint requirements/dev.txt \
 		--output-file requirements/bench.txt
 	$(UV_COMPILE) --extra embedded --extra tracing --group dev --group faults --constraint requirements/dev.txt \
 		--output-file requirements/faults.txt
