@@ -20,6 +20,7 @@ const [SHORTEST_BEAT, LONGEST_BEAT] = [1, 3600];
 const RESUME_SPREAD = 5;
 const [STOP_SECONDS, STOP_FIRST_SECONDS] = [10, 3];
 const FREE_REQUESTS = 2; // then one a second; the third free one is kept for a page that goes
+const LONGEST_ANSWER = 2 ** 20; // bytes; a refusal with a hundred long names has half of that
 const LONGEST_TIMER = 2 ** 31 - 1; // milliseconds; beyond it, timers fire at once
 const DEVICE_ID = "stream-service.device-id";
 const PROBLEM = "urn:stream-service:problem:";
@@ -280,7 +281,7 @@ class Playing {
     const [type] = (response.headers.get("Content-Type") ?? "").toLowerCase().split(/[ ;]/);
     const isProblem = type === "application/problem+json";
     const isJson = isProblem || type === "application/json";
-    const answer = isJson ? await response.json().catch(() => null) : null;
+    const answer = isJson ? await read(response).then(JSON.parse).catch(() => null) : null;
     const isOurs = isProblem && answer?.status === status && `${answer.type}`.startsWith(PROBLEM);
     const kind = isOurs ? answer.type.slice(PROBLEM.length) : null;
     const retryAfter = seconds(response.headers.get("Retry-After"));
@@ -340,6 +341,21 @@ const failure = ({ status, kind, answer, retryAfter }) =>
     retryAfter,
     problem: kind ? answer : undefined,
   });
+
+/** The text of an answer; throws where it is too long to be the service's. */
+const read = async (response) => {
+  if (!response.body?.getReader) return response.text(); // React Native has no streams
+  const reader = response.body.getReader();
+  const decoder = new TextDecoder();
+  let text = "";
+  for (let size = 0; ; ) {
+    const { done, value } = await reader.read();
+    if (done) return text + decoder.decode();
+    size += value.length;
+    if (size > LONGEST_ANSWER) throw new Error("The answer is too long");
+    text += decoder.decode(value, { stream: true });
+  }
+};
 
 /** What an app's `headers` or a network throws can be anything: nothing that it says is believed. */
 const unanswered = (cause) =>

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import * as answers from "./world.js";
-import { World, away, beaten, ended, service, started, stopped } from "./world.js";
+import { World, away, beaten, ended, service, started, stopped, stream } from "./world.js";
 
 /** A test in a world of its own, which is taken down whatever happens. */
 const on_a_page = (name, run) =>
@@ -413,6 +413,53 @@ on_a_page("a list of choices is sent as it is", async (world) => {
   world.play({ replace: ["same-device", "stalest"] });
   await world.pass(1);
   assert.deepEqual(world.requests[0].body.replace, ["same-device", "stalest"]);
+});
+
+// What is read
+
+on_a_page("an answer without an end is read up to a megabyte, and is no answer", async (world) => {
+  let read = 0;
+  const endless = function* () {
+    yield new TextEncoder().encode('{"stream_id":"0-abc","heartbeat_in":20,"device":"');
+    while (read < 1000) yield (read++, new Uint8Array(2 ** 16).fill(0x78));
+    yield new TextEncoder().encode('"}');
+  };
+  world.network = () => ({ status: 201, chunks: endless() });
+  world.play();
+  await world.pass(1);
+  assert.deepEqual(world.names(), ["onUnavailable"]);
+  assert.ok(read <= 17, `${read} chunks of 64 KiB`);
+});
+
+on_a_page("the longest refusal that the service can write is read, and text that is cut anywhere", async (world) => {
+  const name = "\u{1F3AC}".repeat(200);
+  const streams = Array.from({ length: 100 }, () => stream({ device: name, content: name }));
+  const escaped = JSON.stringify(answers.refused().body).replace(/"streams":\[.*\]/, () => {
+    const text = JSON.stringify(streams).replace(/[^ -~]/g, (unit) => `\\u${unit.charCodeAt().toString(16)}`);
+    return `"streams":${text}`;
+  });
+  assert.ok(escaped.length > 450_000);
+  const bytes = new TextEncoder().encode(escaped);
+  const first = new TextEncoder().encode(JSON.stringify(stream({ device: name })));
+  world.network = in_turn(
+    { ...started(), chunks: [...first].map((byte) => Uint8Array.of(byte)).values() },
+    { ...answers.refused(), chunks: [bytes].values() },
+  );
+  const playing = world.play();
+  await world.pass(1);
+  assert.equal(playing.stream.device, name);
+  world.play();
+  await world.pass(1);
+  const [, , refusal] = world.told.find(([event]) => event === "onRefused");
+  assert.equal(refusal.streams.length, 100);
+  assert.equal(refusal.streams[99].content, name);
+});
+
+on_a_page("it plays where answers cannot be read bit by bit", async (world) => {
+  world.network = in_turn({ ...started(), streams: false });
+  const playing = world.play();
+  await world.pass(1);
+  assert.equal(playing.state, "playing");
 });
 
 // The page

@@ -153,13 +153,18 @@ export class World {
 /** Every promise that can go on does. */
 const settle = () => breathe();
 
-/** As much of a Response as the client reads, and no stream that takes real time. */
-const response = ({ status = 200, type = "application/json", headers = {}, body }) => {
+/**
+ * As much of a Response as the client reads, and no stream that takes real time. `chunks` is an
+ * iterator of bytes; with `streams: false` it is a Response of React Native.
+ */
+const response = ({ status = 200, type = "application/json", headers = {}, body, chunks, streams = true }) => {
   const all = new Headers(headers);
   if (type) all.set("Content-Type", type);
-  const text = typeof body === "string" ? body : JSON.stringify(body);
-  const json = async () => JSON.parse(text);
-  return { ok: status >= 200 && status < 300, status, headers: all, json };
+  const whole = typeof body === "string" ? body : JSON.stringify(body) ?? "";
+  const text = async () => whole;
+  chunks ??= [new TextEncoder().encode(whole)].values();
+  const getReader = () => ({ read: async () => chunks.next() });
+  return { status, headers: all, text, body: streams ? { getReader } : undefined };
 };
 
 const PROBLEM = "application/problem+json";
