@@ -153,7 +153,7 @@ class Player:
             device_id: Opaque, and kept on the device: `same-device` finds its stream by it.
             replace: Whose place the first start takes.
             headers: Sent with each request. A coroutine function is asked before each, with True
-                if the last ones were answered with 401 or 403.
+                if the last ones were answered with 401 or 403; if it raises, that is no answer.
             grace_seconds: For how long it may go on with no answer.
             spread: Random numbers from 0 to 1.
             now: The time in seconds since 1970, to understand dates in `Retry-After`.
@@ -376,12 +376,10 @@ class Player:
         """
         try:
             async with asyncio.timeout(seconds):
-                own = self._headers or {}
-                sent = dict(await own(self._refused) if callable(own) else own)
+                sent = await self._own_headers()
                 if self.over and not last:
                     raise NoAnswerError("no longer wanted")
-                self._sent += 1
-                self._free_at = asyncio.get_running_loop().time() + 1.0
+                self._count()
                 async with self._client.post(
                     self._url + path,
                     json=body,
@@ -397,6 +395,19 @@ class Player:
             raise NoAnswerError(f"no answer within {seconds:g} s") from None
         except ClientError as error:
             raise NoAnswerError(str(error) or type(error).__name__) from error
+
+    async def _own_headers(self) -> dict[str, str]:
+        own = self._headers or {}
+        try:
+            return dict(await own(self._refused) if callable(own) else own)
+        except Exception as error:
+            self._count()  # a try that sent nothing takes its turn too
+            # Nothing that the app's error says of a status or a wait is the service's.
+            raise NoAnswerError(f"no headers: {type(error).__name__}") from error
+
+    def _count(self) -> None:
+        self._sent += 1
+        self._free_at = asyncio.get_running_loop().time() + 1.0
 
     def _judge(self, status: int, headers: Mapping[str, str], raw: bytes) -> _Reply:
         try:

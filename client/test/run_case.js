@@ -23,7 +23,10 @@ export const run = async ({ options = {}, answers: names, do: acts = [], seconds
       return answer.error ? new TypeError("no network") : { type: null, ...answer };
     };
     const { grace_seconds: graceSeconds, device_id: deviceId = false, replace } = options;
-    const headers = ({ refused }) => ({ Authorization: refused ? "new" : "old" });
+    const headers = ({ refused }) => {
+      if (options.headers === "broken") throw Object.assign(new Error(), { status: 401, retryAfter: NaN });
+      return { Authorization: refused ? "new" : "old" };
+    };
     const playing = world.play({
       deviceId,
       ...(graceSeconds === undefined ? {} : { graceSeconds }),

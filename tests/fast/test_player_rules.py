@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from aiohttp import ClientConnectionError, ClientSession
 
-from examples.player import Player
+from examples.player import NoAnswerError, Player
 from tests.support.processes import ROOT
 from tests.support.virtual_time import run_in_virtual_time
 
@@ -77,13 +77,18 @@ async def _headers(refused: bool) -> dict[str, str]:  # noqa: FBT001 - as the pl
     return {"Authorization": "new" if refused else "old"}
 
 
+async def _broken_headers(_: bool) -> dict[str, str]:  # noqa: FBT001 - as the player calls it
+    text = "the app's, not the service's"
+    raise NoAnswerError(text, status=401, retry_after=float("nan"))
+
+
 async def play(case: dict[str, Any]) -> dict[str, Any]:
     """What the player asks and tells in this case, and the state that it ends in."""
     network, told = Network(case["answers"]), []
     stopped: list[Any] = []
     options = dict(case.get("options", {}))
     if "headers" in options:
-        options["headers"] = _headers
+        options["headers"] = _broken_headers if options["headers"] == "broken" else _headers
 
     def tell(event: str, _: Any) -> None:
         if event == "ended":
