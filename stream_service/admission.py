@@ -160,18 +160,17 @@ def plan(view: Sequence[Stream], starts: Sequence[Start], now: datetime) -> list
     """
     active = sorted((s for s in view if s.is_active(now)), key=lambda s: (s.started_at, s.slot))
     lapsed = [s for s in view if not s.is_active(now) and s.ended is None]
-    session = _Session(active, lapsed, [*active, *(s for s in view if not s.is_active(now))])
-    session.keep_what_is_settled(starts)
+    session = _Session(view, active, lapsed)
     return [session.decide(start) for start in starts]
 
 
 class _Session:
     """A session while one plan is made: what is active, and what the plan has given away."""
 
-    def __init__(self, active: list[Stream], lapsed: list[Stream], holders: list[Stream]) -> None:
+    def __init__(self, view: Sequence[Stream], active: list[Stream], lapsed: list[Stream]) -> None:
+        self._view = view
         self._active = active
         self._lapsed = lapsed
-        self._holders = holders
         self._by_id = {stream.stream_id: stream for stream in active}
         self._by_key: dict[str | None, Stream] = {
             stream.idempotency_key: stream for stream in active if stream.idempotency_key
@@ -181,17 +180,6 @@ class _Session:
         self._victims: set[str] = set()
         self._keys: set[str] = set()
         self._devices: set[str] = set()
-
-    def keep_what_is_settled(self, starts: Sequence[Start]) -> None:
-        """Let no start of this plan take what another one is about to be answered with.
-
-        Either of the two changes could be made first, and the other one would fail: then what was
-        made is not known, all look again, and in a busy session that need not end.
-        """
-        for start in starts:
-            settled = self._settled(start)
-            if isinstance(settled, Settled):
-                self._victims.add(settled.stream.stream_id)
 
     def decide(self, start: Start) -> Decision:
         key = start.idempotency_key
@@ -224,7 +212,7 @@ class _Session:
         for stream in self._active:
             if stream.stream_id.endswith(start.token):
                 return Settled(stream, len(self._active), replay=False)
-        for stream in self._holders:
+        for stream in self._view:
             if stream.reason_of(stream_id_of(stream.slot, start.token)) is not None:
                 return Overtaken(stream.slot, len(self._active))
         replayed = self._by_key.get(start.idempotency_key)

@@ -278,6 +278,10 @@ class Limiter:
         # What each of them, if it is made, gives to which start.
         gains: list[tuple[int, Started]] = []
         closing: set[Stream] = set()
+        # What one start is about to be answered with, no other start of the batch takes over.
+        # Either change could be made first, and the other one would fail: then what was made is
+        # not known, all look again, and in a busy session that need not end.
+        kept = {one.stream.stream_id for one in decisions if isinstance(one, Settled)}
         for index, (start, decision) in enumerate(zip(starts, decisions, strict=True)):
             match decision:
                 case Settled(stream, active, replay):
@@ -289,7 +293,7 @@ class Limiter:
                     stream = self._stream(start, slot, now)
                     changes.append(Write(stream))
                     gains.append((index, _started(start, stream, active)))
-                case TakeOver(victim, active, unless_renewed):
+                case TakeOver(victim, active, unless_renewed) if victim.stream_id not in kept:
                     stream = self._stream(start, victim.slot, now, victim.stream_id)
                     changes.append(Write(stream, victim, unless_renewed))
                     gains.append((index, _started(start, stream, active)))

@@ -423,17 +423,6 @@ def test_a_start_whose_stream_was_ended_by_another_request_gets_no_second_one(
         assert plan([streaming(0), holder], [start], NOW) == [Overtaken(1, active)]
 
 
-def test_no_start_takes_what_another_start_of_the_plan_is_answered_with() -> None:
-    own = "o" * 22
-    view = [streaming(0, age=30)._replace(stream_id=stream_id_of(0, own)), streaming(1, key="k")]
-    hasty = starting(2, replace="oldest")
-    retried = starting(2, token=own)
-    replayed = starting(2, key="k", token="r" * 22)
-    decisions = plan(view, [hasty, retried, replayed], NOW)
-    assert decisions[0] == LookAgain()
-    assert [type(decision) for decision in decisions[1:]] == [Settled, Settled]
-
-
 def test_one_key_twice_in_one_plan_is_tried_once() -> None:
     decisions = plan([], [starting(key="k"), starting(key="k"), starting(key="l")], NOW)
 

@@ -127,6 +127,21 @@ async def test_a_claim_gets_the_slot_of_a_stream_whose_lease_just_ended(store: M
     assert await holder_of(store, second) == second
 
 
+async def test_no_start_takes_what_another_start_of_its_batch_is_answered_with(
+    store: MongoStore,
+) -> None:
+    limiter = Limiter(store, lease=LEASE, clock=lambda: NOW)
+    first = await limiter.start(Start("s", 1, idempotency_key="k"))
+
+    hasty, replayed = await asyncio.gather(
+        limiter.start(Start("s", 1, replace=("oldest",))),
+        limiter.start(Start("s", 1, idempotency_key="k")),
+    )
+    assert replayed.replay
+    assert replayed.stream.stream_id == first.stream.stream_id
+    assert hasty.stream.replaced == first.stream.stream_id
+
+
 async def test_a_slot_remembers_those_that_were_ended_and_not_for_ever(store: MongoStore) -> None:
     had_it: list[Stream] = []
     now = NOW
