@@ -29,8 +29,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from stream_service.group_commit import AGAIN, Again
 from stream_service.settings import MAX_LIMIT
-from stream_service.streams import Stream, new_token, stream_id_of
+from stream_service.streams import Stream, key_place, new_secret, stream_id_of, token_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,8 +49,8 @@ class Start:
     Attributes:
         session: Digest of the session id.
         limit: How many active streams this session may have, 1 to 100.
-        enforced: Whether a start beyond the limit is refused. Otherwise it is admitted, nobody
-            loses a place for it by "oldest" or "stalest", and only the slots are an end.
+        enforced: Whether a start beyond the limit is refused. Otherwise it is admitted, no other
+            stream loses its place by "oldest" or "stalest", and only the slots are an end.
         device: Label for lists and refusals, or None.
         content: Label for lists and refusals, or None.
         device_id: Digest of the id of the device that asks, or None.
@@ -57,21 +58,34 @@ class Start:
             first that finds a stream acts, the last two find one only where no slot is left. Of
             several streams of the same device the stalest is meant.
         idempotency_key: Digest of the client's key, or None.
-        fingerprint: Digest of what this start says. A start with the same key has to say the same.
-        token: Random part of the id to be. It stays the same while the start tries again, so that
-            a claim whose answer was lost is recognised as this start's own.
+        fingerprint: Digest of what this start says, or None without a key. A start with the same
+            key has to say the same.
+        salt: What a replay needs to make the secret again, or None without a key.
+        secret: Of the lease to be.
+        token: The secret's digest, second part of the id to be. It stays the same while the start
+            tries again, so that a claim whose answer was lost is recognised as this start's own.
     """
 
     session: str
     limit: int
+    enforced: bool = True
     device: str | None = None
     content: str | None = None
     device_id: str | None = None
     replace: tuple[str, ...] = ()
     idempotency_key: str | None = None
     fingerprint: str | None = None
-    enforced: bool = True
-    token: str = field(default_factory=new_token)
+    salt: str | None = None
+    secret: bytes = field(default_factory=new_secret, repr=False)
+    token: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "token", token_of(self.secret))
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """What its stream holds beside its slot."""
+        return () if self.idempotency_key is None else (key_place(self.idempotency_key),)
 
     @property
     def slots(self) -> int:
@@ -81,23 +95,30 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Take this free slot, as the `active`-th stream of the session."""
+    """Take this free slot, as the `active`-th stream of the session.
+
+    Attributes:
+        slot: The slot.
+        active: How many streams the session then has.
+        expired: The stream that had the slot until its lease ran out, or None.
+    """
 
     slot: int
     active: int
+    expired: Stream | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TakeOver:
     """End `victim` and take its slot in the same step.
 
-    With `unless_renewed` only if it has not been renewed since the view was read, so that a stream
+    With `if_unchanged` only if it has not been renewed since the view was read, so that a stream
     with heartbeats is never taken for a ghost.
     """
 
     victim: Stream
     active: int
-    unless_renewed: bool
+    if_unchanged: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,48 +154,42 @@ class Refuse:
 
 
 @dataclass(frozen=True, slots=True)
-class Close:
-    """End these for good, whose leases are over, and free their keys; then look again."""
+class CloseFirst:
+    """End these for good, whose leases are over, and free their places; then look again."""
 
     lapsed: list[Stream]
 
 
-@dataclass(frozen=True, slots=True)
-class LookAgain:
-    """What this start would get depends on others that are being tried right now."""
-
-
-Decision = Claim | TakeOver | Settled | Overtaken | KeyReused | Refuse | Close | LookAgain
+Decision = Claim | TakeOver | Settled | Overtaken | KeyReused | Refuse | CloseFirst | Again
+"""What a start tries; `AGAIN` if what it would get depends on others that are tried right now."""
 
 
 def plan(view: Sequence[Stream], starts: Sequence[Start], now: datetime) -> list[Decision]:
     """Decide what each start of one session shall try.
 
     Args:
-        view: What the session's slots hold: active streams, and what is over but not swept.
+        view: What the session's slots hold: active streams, and what is over but not deleted.
         starts: Starts of that one session, in the order of their arrival.
         now: The time at which `view` was asked for.
 
     Returns:
         One decision per start, in order. Claims of one plan never meet in the same slot.
     """
-    active = sorted((s for s in view if s.is_active(now)), key=lambda s: (s.started_at, s.slot))
-    lapsed = [s for s in view if not s.is_active(now) and s.ended is None]
-    session = _Session(view, active, lapsed)
+    session = _Session(view, now)
     return [session.decide(start) for start in starts]
 
 
 class _Session:
     """A session while one plan is made: what is active, and what the plan has given away."""
 
-    def __init__(self, view: Sequence[Stream], active: list[Stream], lapsed: list[Stream]) -> None:
+    def __init__(self, view: Sequence[Stream], now: datetime) -> None:
         self._view = view
+        active = sorted((s for s in view if s.is_active(now)), key=lambda s: (s.started_at, s.slot))
         self._active = active
-        self._lapsed = lapsed
         self._by_id = {stream.stream_id: stream for stream in active}
-        self._by_key: dict[str | None, Stream] = {
-            stream.idempotency_key: stream for stream in active if stream.idempotency_key
-        }
+        self._by_place = {place: stream for stream in active for place in stream.places}
+        self._expired = {s.slot: s for s in view if not s.is_active(now) and s.ended != "stopped"}
+        self._lapsed = [s for s in self._expired.values() if s.ended is None]
         self._occupied = {stream.slot for stream in active}
         self._count = len(active)
         self._victims: set[str] = set()
@@ -188,13 +203,13 @@ class _Session:
             return settled
         if key is not None:
             if key in self._keys:
-                return LookAgain()
+                return AGAIN
             self._keys.add(key)
         decision = self._admit(start)
-        if isinstance(decision, Refuse | LookAgain):
+        if isinstance(decision, Refuse | Again):
             return decision
         in_the_way = self._in_the_way(start, decision)
-        return Close(in_the_way) if in_the_way else decision
+        return CloseFirst(in_the_way) if in_the_way else decision
 
     def _in_the_way(self, start: Start, decision: Claim | TakeOver) -> list[Stream]:
         """Which of the lapsed have to be closed before this can be tried."""
@@ -204,9 +219,8 @@ class _Session:
         occupied_or_to_be = self._occupied | {stream.slot for stream in others}
         if len(occupied_or_to_be) > start.slots:
             return [stream for stream in others if stream.slot not in self._occupied]
-        key = start.idempotency_key
-        # The key is unique in the session.
-        return [stream for stream in others if key is not None and stream.idempotency_key == key]
+        # No two streams of a session hold the same place.
+        return [stream for stream in others if not set(stream.places).isdisjoint(start.places)]
 
     def _settled(self, start: Start) -> Settled | Overtaken | KeyReused | None:
         for stream in self._active:
@@ -215,32 +229,32 @@ class _Session:
         for stream in self._view:
             if stream.reason_of(stream_id_of(stream.slot, start.token)) is not None:
                 return Overtaken(stream.slot, len(self._active))
-        replayed = self._by_key.get(start.idempotency_key)
+        key = start.idempotency_key
+        replayed = None if key is None else self._by_place.get(key_place(key))
         if replayed is None:
             return None
-        # What a process of an older version started has no fingerprint.
-        if replayed.fingerprint not in (None, start.fingerprint):
+        if replayed.fingerprint != start.fingerprint:
             return KeyReused()
         return Settled(replayed, len(self._active), replay=True)
 
-    def _admit(self, start: Start) -> Claim | TakeOver | Refuse | LookAgain:
+    def _admit(self, start: Start) -> Claim | TakeOver | Refuse | Again:
         decision = self._replace(start) or self._claim(start)
         if start.device_id is not None and isinstance(decision, Claim | TakeOver):
             self._devices.add(start.device_id)
         return decision
 
-    def _replace(self, start: Start) -> TakeOver | LookAgain | None:
+    def _replace(self, start: Start) -> TakeOver | Again | None:
         """What the first choice that finds a stream makes of the start; None if none does."""
         if len(self._active) > start.slots:
             return None  # A place that is taken over would still be one too many.
         for choice in start.replace:
             if choice == SAME_DEVICE and start.device_id in self._devices:
                 # A start of the same device is before this one, and may get a stream.
-                return LookAgain()
+                return AGAIN
             found = self._found(choice, start)
             if found:
                 victim = found[0] if choice == OLDEST else min(found, key=_end_of_lease)
-                return self._take_over(victim, unless_renewed=choice in (SAME_DEVICE, STALEST))
+                return self._take_over(victim, if_unchanged=choice in (SAME_DEVICE, STALEST))
         return None
 
     def _found(self, choice: str, start: Start) -> list[Stream]:
@@ -251,21 +265,21 @@ class _Session:
             return self._active if len(self._active) == start.slots else []
         return [self._by_id[choice]] if choice in self._by_id else []
 
-    def _claim(self, start: Start) -> Claim | Refuse | LookAgain:
+    def _claim(self, start: Start) -> Claim | Refuse | Again:
         if len(self._active) >= start.slots:
             return Refuse(self._active)
         if self._count >= start.slots:
-            return LookAgain()
+            return AGAIN
         slot = next(slot for slot in range(start.slots) if slot not in self._occupied)
         self._occupied.add(slot)
         self._count += 1
-        return Claim(slot, self._count)
+        return Claim(slot, self._count, self._expired.get(slot))
 
-    def _take_over(self, victim: Stream, *, unless_renewed: bool) -> TakeOver | LookAgain:
+    def _take_over(self, victim: Stream, *, if_unchanged: bool) -> TakeOver | Again:
         if victim.stream_id in self._victims:
-            return LookAgain()
+            return AGAIN
         self._victims.add(victim.stream_id)
-        return TakeOver(victim, len(self._active), unless_renewed)
+        return TakeOver(victim, len(self._active), if_unchanged)
 
 
 def _end_of_lease(stream: Stream) -> datetime:

@@ -6,7 +6,6 @@ import asyncio
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
-from random import random
 from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
@@ -16,13 +15,14 @@ from stream_service.api.access import token_required
 from stream_service.api.digests import Digests
 from stream_service.api.handlers import store_answers
 from stream_service.api.inputs import KEY_HEADER, SESSION_HEADER, uncompressed_only
+from stream_service.api.lease_ids import LeaseIds
 from stream_service.api.playback import TOKEN_HEADER, URI_HEADER, playback_routes
 from stream_service.api.problems import problems
-from stream_service.keys import DIGESTS, LIMITER, PLAYBACK, SETTINGS, STORE
+from stream_service.keys import DIGESTS, LEASE_IDS, LIMITER, PLAYBACK, SETTINGS, STORE
 from stream_service.limiter import Limiter
 from stream_service.pages.routes import page_routes
 from stream_service.store import MongoStore
-from stream_service.streams import StoreUnavailableError, utc_now
+from stream_service.streams import utc_now
 from stream_service.telemetry.history import History
 from stream_service.telemetry.keys import HISTORY, METRICS, OUTAGES, RECENT, SAMPLER, SCRAPES
 from stream_service.telemetry.metrics import Metrics, Sampler, Scrapes
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from stream_service.api.playback_tokens import PlaybackTokens
     from stream_service.limiter import Clock
     from stream_service.settings import Settings
+    from stream_service.streams import StoreUnavailableError
 
 
 _SECRET_HEADERS = (SESSION_HEADER, KEY_HEADER, TOKEN_HEADER, URI_HEADER, hdrs.AUTHORIZATION)
@@ -82,15 +83,18 @@ def create_app(
         retention = timedelta(seconds=settings.stream_retention_seconds)
         store = MongoStore.connect(settings.mongo_url, settings.mongo_db, retention)
         app.cleanup_ctx.append(_closing_store)
-    app.cleanup_ctx.extend((_finishing, _sweeping))
+    app.cleanup_ctx.append(_finishing)
     app[SETTINGS] = settings
-    app[DIGESTS] = Digests(settings.digest_key)
+    app[DIGESTS] = digests = Digests(settings.digest_key)
+    app[LEASE_IDS] = LeaseIds(digests)
     tokens = _playback_tokens(settings, clock)
     if tokens is not None:
         app[PLAYBACK] = tokens
     app[STORE] = store
     lease = timedelta(seconds=settings.stream_ttl_seconds)
-    app[LIMITER] = limiter = Limiter(store, lease=lease, clock=clock, observer=metrics)
+    app[LIMITER] = limiter = Limiter(
+        store, lease=lease, clock=clock, observer=metrics, with_labels=tokens is not None
+    )
     app[OUTAGES] = Outages(limiter.ping, settings.database)
     app[SAMPLER] = sampler = Sampler(store, metrics, lease=lease, clock=clock)
     app[SCRAPES] = Scrapes(metrics, sampler)
@@ -100,7 +104,7 @@ def create_app(
     app.add_routes(
         [
             # Routes are tried in this order, and nearly all requests are heartbeats.
-            web.post("/streams/{stream_id}/heartbeat", handlers.heartbeat),
+            web.post("/streams/{lease_id}/heartbeat", handlers.heartbeat),
             web.post("/streams/{stream_id}/stop", handlers.stop),
             web.get("/streams/{stream_id}", handlers.show),
             web.delete("/streams/{stream_id}", handlers.stop),
@@ -116,10 +120,6 @@ def create_app(
         ]
     )
     return app
-
-
-SWEEP_SECONDS = 30.0
-"""How often each process deletes old documents."""
 
 
 def _playback_tokens(settings: Settings, clock: Clock) -> PlaybackTokens | None:
@@ -148,16 +148,3 @@ async def _finishing(app: web.Application) -> AsyncIterator[None]:
     yield
     app[OUTAGES].close()
     await app[LIMITER].finish()
-
-
-async def _sweeping(app: web.Application) -> AsyncIterator[None]:
-    async def sweep() -> None:
-        while True:
-            # Jittered: processes that start together need not sweep together.
-            await asyncio.sleep(SWEEP_SECONDS * (0.5 + random()))  # noqa: S311 - no secret
-            with suppress(StoreUnavailableError):
-                await app[STORE].sweep()
-
-    sweeping = asyncio.create_task(sweep())
-    yield
-    sweeping.cancel()

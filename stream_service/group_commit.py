@@ -61,11 +61,14 @@ class GroupCommit(Generic[Item, Result]):
     """Gathers single items into batches for `commit`, one batch at a time, in order of arrival.
 
     Of each account only `max_share` items are in the queue or in flight at a time.
+
+    Attributes:
+        deadline_seconds: How long a caller waits at most.
     """
 
     def __init__(  # noqa: PLR0913 - bounds, which tests set
         self,
-        commit: Callable[[list[Item]], Awaitable[Sequence[Result | Again]]],
+        commit: Callable[[list[Item]], Awaitable[Sequence[Result | Exception | Again]]],
         *,
         account: Callable[[Item], Hashable] | None = None,
         max_batch: int = MAX_BATCH,
@@ -78,8 +81,9 @@ class GroupCommit(Generic[Item, Result]):
         """Make a group.
 
         Args:
-            commit: Carries out a batch: one result per item, in order. What it raises fails this
-                batch's members and nobody else; after `StoreConflictError` all of them go again.
+            commit: Carries out a batch: one result per item, in order; an exception among them is
+                raised for its item alone. What it raises fails this batch's members and no others;
+                after `StoreConflictError` all of them go again.
             account: Tells whose item it is. None if that does not matter: then nobody's share is
                 bounded.
             max_batch: How many items a batch may have.
@@ -96,7 +100,7 @@ class GroupCommit(Generic[Item, Result]):
         self._max_share = max_share
         self._max_waiting = max_waiting
         self._max_aside = max_aside
-        self._deadline = deadline_seconds
+        self.deadline_seconds = deadline_seconds
         self._observe = observe
         self._first_waits_since = 0.0
         self._waiting: deque[_Entry[Item, Result]] = deque()
@@ -142,9 +146,9 @@ class GroupCommit(Generic[Item, Result]):
         deadlines = self._deadlines
         while deadlines and deadlines[0][1].done():
             deadlines.popleft()
-        deadlines.append((now + self._deadline, future))
+        deadlines.append((now + self.deadline_seconds, future))
         if self._timer is None:
-            self._timer = loop.call_later(self._deadline, self._expire)
+            self._timer = loop.call_later(self.deadline_seconds, self._expire)
         if self._worker is None:
             self._worker = loop.create_task(self._work())
         return future
@@ -208,6 +212,8 @@ class GroupCommit(Generic[Item, Result]):
                     continue
                 if result is AGAIN:
                     again.append(entry)
+                elif isinstance(result, Exception):
+                    future.set_exception(result)
                 else:
                     future.set_result(result)
         except StoreConflictError:

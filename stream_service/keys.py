@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from stream_service.api.digests import Digests
+from stream_service.api.lease_ids import LeaseIds
 from stream_service.limiter import Limiter
 from stream_service.settings import Settings
 from stream_service.store import MongoStore
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 SETTINGS = web.AppKey("settings", Settings)
 DIGESTS = web.AppKey("digests", Digests)
+LEASE_IDS = web.AppKey("lease_ids", LeaseIds)
 STORE = web.AppKey("store", MongoStore)
 LIMITER = web.AppKey("limiter", Limiter)
 # Absent where there are no keys for it; so what it is made of is not imported here either.

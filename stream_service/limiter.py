@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from operator import attrgetter, itemgetter
 from random import random
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from cachetools import LRUCache
 
 from stream_service.admission import (
     OLDEST,
     STALEST,
     Claim,
-    Close,
+    CloseFirst,
     Decision,
     KeyReused,
     Overtaken,
@@ -26,15 +27,16 @@ from stream_service.admission import (
     plan,
 )
 from stream_service.group_commit import AGAIN, MAX_WAITING, Again, GroupCommit
-from stream_service.store import TOLERATED_SKEW, Change, Closing, Confirmation, Place, Write
+from stream_service.store import Change, Close, Confirm, Put
 from stream_service.streams import (
     KeyReusedError,
     LimitReachedError,
+    Place,
     StoreUnavailableError,
     Stream,
     StreamEndedError,
     StreamNotFoundError,
-    is_stream_id,
+    Tombstone,
     stream_id_of,
     utc_now,
 )
@@ -49,11 +51,11 @@ Clock = Callable[[], datetime]
 BEATS_PER_LEASE = 3
 JITTER = 0.1
 
-MAX_SESSIONS_ENDED_AT_ONCE = 16
-"""How many sessions may share the commands that end all their streams, up to 100 each."""
+LABEL_BYTES = 16 * 1024 * 1024
+"""How much memory a process spends on the labels that playback tokens name."""
 
-MAX_SEEN = 65_536
-"""How many streams a process remembers the labels of."""
+_LABEL_OVERHEAD_BYTES = 440
+"""What a label in memory costs beside its text: key, strings and entry, as measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +78,20 @@ class Started:
     spared: Literal["refusal", "replacement"] | None = None
 
 
-Outcome = Started | LimitReachedError | KeyReusedError
-"""What becomes of a start once the store has answered."""
+class Renewed(NamedTuple):
+    """A lease that was renewed.
+
+    Attributes:
+        session: Digest of the session id.
+        stream_id: Of the stream.
+        expires_at: End of the lease.
+        content: The stream's label, where labels are wanted; else None.
+    """
+
+    session: str
+    stream_id: str
+    expires_at: datetime
+    content: str | None = None
 
 
 class Observer:
@@ -87,11 +101,11 @@ class Observer:
     raise.
     """
 
-    def on_start(self, outcome: Outcome | StoreUnavailableError) -> None:
-        """A start was decided, or the store gave no answer."""
+    def on_start(self, outcome: Started | Exception) -> None:
+        """A start was admitted, or ended with this exception."""
 
-    def on_heartbeat(self, outcome: Stream | Exception) -> None:
-        """A heartbeat renewed its stream, or was answered with this exception."""
+    def on_heartbeat(self, outcome: Renewed | Exception) -> None:
+        """A heartbeat renewed its stream, or ended with this exception."""
 
     def on_stop(self, streams: int) -> None:
         """A stop ended this many streams that were active until then."""
@@ -123,6 +137,7 @@ class Limiter:
         lease: timedelta,
         clock: Clock = utc_now,
         observer: Observer = _UNOBSERVED,
+        with_labels: bool = False,
     ) -> None:
         """Make a limiter.
 
@@ -131,44 +146,49 @@ class Limiter:
             lease: How long a stream stays active without a heartbeat.
             clock: Tells the time.
             observer: Told what is done.
+            with_labels: Whether heartbeats are answered with the stream's `content`, which a
+                playback token names.
         """
         self._store = store
         self._lease = lease
         self._clock = clock
         self._observer = observer
-        self._seen = _SeenStreams()
-        on_batch = observer.on_batch
-        # No session fills a batch.
-        of_start: Callable[[Start], str] = attrgetter("session")
-        of_place: Callable[[Place], str] = itemgetter(0)
-        self._starts: GroupCommit[Start, Outcome]
-        self._starts = GroupCommit(self._try, account=of_start, observe=partial(on_batch, "start"))
-        self._beats: GroupCommit[Place, Stream | Exception]
-        self._beats = GroupCommit(
-            self._renew, account=of_place, observe=partial(on_batch, "heartbeat")
+        # Whether a stream is active is the store's to say, each time; its label never changes. One
+        # that has dropped out costs its next batch of heartbeats one read. "" stands for none.
+        self._labels: LRUCache[Place, str] | None = None
+        if with_labels:
+            self._labels = LRUCache(LABEL_BYTES, _size)
+
+        def group(kind: str) -> Callable[[int, float], None]:
+            return partial(observer.on_batch, kind)
+
+        self._start: GroupCommit[Start, Started] = GroupCommit(
+            self._start_batch, account=lambda start: start.session, observe=group("start")
         )
-        self._stops = GroupCommit(self._end, account=of_place, observe=partial(on_batch, "stop"))
-        self._stops_of_all: GroupCommit[str, int] = GroupCommit(
-            self._end_all,
-            account=str,
-            max_batch=MAX_SESSIONS_ENDED_AT_ONCE,
-            observe=partial(on_batch, "stop_all"),
+        self._heartbeat: GroupCommit[Place, Renewed] = GroupCommit(
+            self._heartbeat_batch, account=_session, observe=group("heartbeat")
         )
-        self._lists = GroupCommit(self._read, account=str, observe=partial(on_batch, "list"))
-        self._looks = GroupCommit(self._look, account=of_place, observe=partial(on_batch, "look"))
+        self._stop: GroupCommit[Place, bool] = GroupCommit(
+            self._stop_batch, account=_session, observe=group("stop")
+        )
+        self._list: GroupCommit[str, list[Stream]] = GroupCommit(
+            self._list_batch, account=str, observe=group("list")
+        )
+        self._look: GroupCommit[Place, Stream | None] = GroupCommit(
+            self._look_batch, account=_session, observe=group("look")
+        )
         # However many ask whether the store answers, one ping is under way at a time.
-        self._pings: GroupCommit[None, None] = GroupCommit(self._ping, max_batch=MAX_WAITING)
+        self._ping: GroupCommit[None, None] = GroupCommit(self._ping_batch, max_batch=MAX_WAITING)
 
     async def finish(self) -> None:
         """Return when everything that was accepted has been carried out."""
-        for group in (self._starts, self._beats, self._stops, self._lists, self._looks):
+        for group in (self._start, self._heartbeat, self._stop, self._list, self._look):
             await group.finish()
-        await self._stops_of_all.finish()
-        await self._pings.finish()
+        await self._ping.finish()
 
     async def ping(self) -> None:
         """Return if the store answers a ping that is sent from now on."""
-        await self._pings(None)
+        await self._ping(None)
 
     async def start(self, start: Start) -> Started:
         """Admit one more stream.
@@ -179,34 +199,30 @@ class Limiter:
             KeyReusedError: A start that said something else has a stream by the same key.
         """
         try:
-            if start.idempotency_key is not None:
+            if start.places:
                 await self._store.prepare()
-            outcome = await self._starts(start)
-        except StoreUnavailableError as unavailable:
-            self._observer.on_start(unavailable)
+            started = await self._start(start)
+        except Exception as error:
+            self._observer.on_start(error)
             raise
-        self._observer.on_start(outcome)
-        if isinstance(outcome, Started):
-            return outcome
-        raise outcome
+        self._observer.on_start(started)
+        return started
 
     async def active(self, session: str) -> list[Stream]:
         """The session's active streams, oldest first."""
-        return await self._lists(session)
+        now = self._clock()
+        return [stream for stream in await self._list(session) if stream.is_active(now)]
 
-    async def get(self, session: str, stream_id: str) -> Stream:
+    async def get(self, place: Place) -> Stream:
         """One active stream.
 
         Raises:
             StreamEndedError: It is over.
             StreamNotFoundError: It was never known to this session, or it has been forgotten.
         """
-        if not is_stream_id(stream_id):
-            raise StreamNotFoundError
-        holder = await self._looks((session, stream_id))
-        return self._still_active(holder, stream_id, self._clock())
+        return self._still_active(await self._look(place), place.stream_id, self._clock())
 
-    async def heartbeat(self, session: str, stream_id: str) -> Stream:
+    async def heartbeat(self, place: Place) -> Renewed:
         """Renew the lease of a stream.
 
         Raises:
@@ -214,20 +230,14 @@ class Limiter:
             StreamNotFoundError: It was never known to this session, or it has been forgotten.
         """
         try:
-            renewed = (
-                await self._beats((session, stream_id))
-                if is_stream_id(stream_id)
-                else StreamNotFoundError()
-            )
-        except StoreUnavailableError as unavailable:
-            self._observer.on_heartbeat(unavailable)
+            renewed = await self._heartbeat(place)
+        except Exception as error:
+            self._observer.on_heartbeat(error)
             raise
         self._observer.on_heartbeat(renewed)
-        if isinstance(renewed, Stream):
-            return renewed
-        raise renewed
+        return renewed
 
-    async def stop(self, session: str, stream_id: str) -> bool:
+    async def stop(self, place: Place) -> bool:
         """End a stream; one that is over already stays as it ended.
 
         Returns:
@@ -236,13 +246,8 @@ class Limiter:
         Raises:
             StreamNotFoundError: It was never known to this session, or it has been forgotten.
         """
-        if not is_stream_id(stream_id):
-            raise StreamNotFoundError
-        was_active = await self._stops((session, stream_id))
-        if was_active is None:
-            raise StreamNotFoundError
-        if was_active:
-            self._observer.on_stop(1)
+        was_active = await self._stop(place)
+        self._observer.on_stop(int(was_active))
         return was_active
 
     async def stop_all(self, session: str) -> int:
@@ -251,9 +256,14 @@ class Limiter:
         Returns:
             How many this ended.
         """
-        ended = await self._stops_of_all(session)
-        self._observer.on_stop(ended)
-        return ended
+        try:
+            async with asyncio.timeout(self._stop.deadline_seconds):
+                streams = await self.active(session)
+                stopped = await asyncio.gather(*(self._stop(stream.place) for stream in streams))
+        except TimeoutError:
+            raise StoreUnavailableError("deadline") from None
+        self._observer.on_stop(sum(stopped))
+        return sum(stopped)
 
     def heartbeat_in(self, expires_at: datetime | None = None) -> float:
         """Seconds until the next heartbeat is wanted: a third of what is left of the lease.
@@ -267,49 +277,51 @@ class Limiter:
         third = max(left.total_seconds(), 0) / BEATS_PER_LEASE
         return round(third * (1 - JITTER + 2 * JITTER * random()), 3)  # noqa: S311 - no secret
 
-    async def _try(  # noqa: C901 - a table of decisions
+    async def _start_batch(  # noqa: C901 - a table of decisions
         self, starts: Sequence[Start]
-    ) -> list[Outcome | Again]:
+    ) -> list[Started | Exception | Again]:
         """Read, plan, write: two commands, however many starts there are."""
         now = self._clock()
         decisions = await self._decide(starts, now)
-        outcomes: list[Outcome | Again] = [AGAIN] * len(starts)
+        outcomes: list[Started | Exception | Again] = [AGAIN] * len(starts)
         changes: list[Change] = []
         # What each of them, if it is made, gives to which start.
         gains: list[tuple[int, Started]] = []
-        closing: set[Stream] = set()
-        # What one start is about to be answered with, no other start of the batch takes over.
-        # Either change could be made first, and the other one would fail: then what was made is
-        # not known, all look again, and in a busy session that need not end.
+        closing: dict[Place, Stream] = {}
+        # What one start is about to be answered with, no other start of the batch takes over: of
+        # two changes to one document in a batch either could be made first.
         kept = {one.stream.stream_id for one in decisions if isinstance(one, Settled)}
         for index, (start, decision) in enumerate(zip(starts, decisions, strict=True)):
             match decision:
                 case Settled(stream, active, replay):
-                    changes.append(Confirmation(stream))
+                    changes.append(Confirm(stream))
                     gains.append((index, _started(start, stream, active, replay=replay)))
-                case Refuse() | KeyReused():
-                    outcomes[index] = _refusal(start, decision)
-                case Claim(slot, active):
+                case Refuse(streams):
+                    outcomes[index] = LimitReachedError(start.limit, streams)
+                case KeyReused():
+                    outcomes[index] = KeyReusedError()
+                case Claim(slot, active, expired):
                     stream = self._stream(start, slot, now)
-                    changes.append(Write(stream))
+                    changes.append(Put(stream, expired=expired))
                     gains.append((index, _started(start, stream, active)))
-                case TakeOver(victim, active, unless_renewed) if victim.stream_id not in kept:
-                    stream = self._stream(start, victim.slot, now, victim.stream_id)
-                    changes.append(Write(stream, victim, unless_renewed))
+                case TakeOver(victim, active, if_unchanged) if victim.stream_id not in kept:
+                    over = Tombstone(victim.stream_id, "replaced")
+                    stream = self._stream(start, victim.slot, now, over)
+                    changes.append(Put(stream, victim, if_unchanged))
                     gains.append((index, _started(start, stream, active)))
                 case Overtaken(slot, active):
-                    stream = self._stream(start, slot, now)
-                    outcomes[index] = _started(start, stream, active)
-                case Close(lapsed):
-                    closing.update(lapsed)
-        changes.extend(Closing(stream) for stream in closing)
+                    outcomes[index] = _started(start, self._stream(start, slot, now), active)
+                case CloseFirst(lapsed):
+                    closing.update((stream.place, stream) for stream in lapsed)
+        changes.extend(map(Close, closing.values()))
         if changes:
             made = await self._store.write(changes, now)
             # A start that had something closed looks again in any case.
             for (index, started), was_made in zip(gains, made, strict=False):
                 if was_made:
-                    self._seen.add(started.stream)
                     outcomes[index] = started
+                    if self._labels is not None:
+                        self._labels[started.stream.place] = started.stream.content or ""
         return outcomes
 
     async def _decide(self, starts: Sequence[Start], now: datetime) -> list[Decision]:
@@ -323,100 +335,91 @@ class Limiter:
             decisions.update(zip(indexes, planned, strict=True))
         return [decisions[index] for index in range(len(starts))]
 
-    def _stream(
-        self, start: Start, slot: int, now: datetime, replaced: str | None = None
-    ) -> Stream:
+    def _stream(self, start: Start, slot: int, now: datetime, *before: Tombstone) -> Stream:
         return Stream(
             session=start.session,
             stream_id=stream_id_of(slot, start.token),
-            device=start.device,
-            content=start.content,
             started_at=now,
             expires_at=now + self._lease,
-            idempotency_key=start.idempotency_key,
-            replaced=replaced,
+            device=start.device,
+            content=start.content,
             device_id=start.device_id,
-            fingerprint=start.fingerprint if start.idempotency_key is not None else None,
+            places=start.places,
+            fingerprint=start.fingerprint,
+            salt=start.salt,
+            tombstones=before,
         )
 
-    async def _renew(self, places: Sequence[Place]) -> list[Stream | Exception | Again]:
-        """One command, and one read if a stream is over or its labels are not in memory."""
+    async def _heartbeat_batch(self, places: Sequence[Place]) -> list[Renewed | Exception | Again]:
+        """One command, and one read if a stream is over or a label is not in memory."""
         now = self._clock()
         until = now + self._lease
-        all_active = await self._store.renew(places, now, until)
-        seen = [self._seen.get(place) if all_active else None for place in places]
-        unseen = {place for place, stream in zip(places, seen, strict=True) if stream is None}
-        holders = await self._store.slots(unseen) if unseen else {}
-        outcomes: list[Stream | Exception | Again] = []
-        for place, stream in zip(places, seen, strict=True):
-            try:
-                known = stream or self._still_active(holders.get(place), place[1], now)
-            except (StreamEndedError, StreamNotFoundError) as over:
-                outcomes.append(over)
-                continue
-            if stream is None:
-                if known.expires_at < until:
+        labels = self._labels
+        if await self._store.renew(places, now, until):
+            if labels is None:
+                return [Renewed(*place, until) for place in places]
+            known = {place: labels.get(place) for place in places}
+            unknown = {place for place, content in known.items() if content is None}
+        else:
+            known, unknown = {}, set(places)
+        holders = await self._store.slots(unknown) if unknown else {}
+        outcomes: list[Renewed | Exception | Again] = []
+        for place in places:
+            content = known.get(place)
+            if content is None:
+                try:
+                    stream = self._still_active(holders.get(place), place.stream_id, now)
+                except (StreamEndedError, StreamNotFoundError) as over:
+                    outcomes.append(over)
+                    continue
+                if stream.expires_at < until:
                     # Active, and not renewed: a router missed it while its chunk moved, or it was
                     # read from another primary than the one that renewed it.
                     outcomes.append(AGAIN)
                     continue
-                self._seen.add(known)
-            outcomes.append(known._replace(expires_at=until))
+                content = stream.content or ""
+                if labels is not None:
+                    labels[place] = content
+            outcomes.append(Renewed(*place, until, content or None))
         return outcomes
 
-    async def _end(self, places: Sequence[Place]) -> list[bool | None]:
-        """Whether each stream was active until now; None for one that is not known."""
+    async def _stop_batch(self, places: Sequence[Place]) -> list[bool | Exception]:
+        """Two commands: what is there, and the end of what is active."""
         now = self._clock()
-        if await self._store.end(places, now):
-            return [True] * len(places)
         holders = await self._store.slots(set(places))
-        stopped_at = now - TOLERATED_SKEW
-        outcomes: list[bool | None] = []
+        active = {
+            place
+            for place, holder in holders.items()
+            if holder.place == place and holder.ended is None and holder.is_active(now)
+        }
+        if active:
+            # Who ends one of them at the same moment in another process is told the same of it.
+            await self._store.end(active, now)
+        outcomes: list[bool | Exception] = []
         for place in places:
-            holder, stream_id = holders.get(place), place[1]
+            holder = holders.get(place)
             if holder is None or (
-                stream_id != holder.stream_id and holder.reason_of(stream_id) is None
+                holder.place != place and holder.reason_of(place.stream_id) is None
             ):
-                outcomes.append(None)
+                outcomes.append(StreamNotFoundError())
             else:
-                # Of several, those were active whose tombstone is of this millisecond.
-                at_once = holder.stream_id == stream_id and holder.expires_at == stopped_at
-                outcomes.append(at_once and len(places) > 1)
+                # Of several who ask for one stream, the first is told that it was active.
+                outcomes.append(place in active)
+                active.discard(place)
         return outcomes
 
-    async def _end_all(self, sessions: Sequence[str]) -> list[int]:
-        """Two commands. A stream that is over by the second one was ended by another request."""
-        now = self._clock()
-        views = await self._store.read(set(sessions))
-        places = [
-            (stream.session, stream.stream_id)
-            for view in views.values()
-            for stream in view
-            if stream.is_active(now)
-        ]
-        ended = await self._end(places) if places else []
-        counts = Counter(
-            session for (session, _), was_active in zip(places, ended, strict=True) if was_active
-        )
-        # Of several who ask for one session, the first is told of them.
-        return [counts.pop(session, 0) for session in sessions]
-
-    async def _read(self, sessions: Sequence[str]) -> list[list[Stream]]:
-        now = self._clock()
+    async def _list_batch(self, sessions: Sequence[str]) -> list[list[Stream]]:
         views = await self._store.read(set(sessions))
         return [
-            sorted(
-                (stream for stream in views.get(session, ()) if stream.is_active(now)),
-                key=lambda stream: (stream.started_at, stream.slot),
-            )
+            sorted(views.get(session, ()), key=lambda stream: (stream.started_at, stream.slot))
             for session in sessions
         ]
 
-    async def _look(self, places: Sequence[Place]) -> list[Stream | None]:
+    async def _look_batch(self, places: Sequence[Place]) -> list[Stream | None]:
         holders = await self._store.slots(set(places))
         return [holders.get(place) for place in places]
 
-    async def _ping(self, asked: Sequence[None]) -> Sequence[None]:
+    async def _ping_batch(self, asked: Sequence[None]) -> Sequence[None]:
         await self._store.ping()
         return asked
 
@@ -434,40 +437,19 @@ class Limiter:
         raise StreamNotFoundError
 
 
-class _SeenStreams:
-    """What never changes of the streams seen lately, so that a heartbeat need not read it.
+def _size(content: str) -> int:
+    # Four bytes for each character is the most that Python's strings take.
+    return _LABEL_OVERHEAD_BYTES + 4 * len(content)
 
-    Whether a stream is active is the store's to say, each time. With `MAX_SEEN` streams it takes
-    some 40 MB; a stream that has dropped out costs its next batch of heartbeats one read.
-    """
 
-    def __init__(self) -> None:
-        self._streams: OrderedDict[str, Stream] = OrderedDict()
-
-    def add(self, stream: Stream) -> None:
-        self._streams[stream.stream_id] = stream
-        if len(self._streams) > MAX_SEEN:
-            self._streams.popitem(last=False)
-
-    def get(self, place: Place) -> Stream | None:
-        session, stream_id = place
-        stream = self._streams.get(stream_id)
-        if stream is None or stream.session != session:
-            return None
-        self._streams.move_to_end(stream_id)
-        return stream
+def _session(place: Place) -> str:
+    return place.session
 
 
 def _started(start: Start, stream: Stream, active: int, *, replay: bool = False) -> Started:
     spared: Literal["refusal", "replacement"] | None = None
     if not start.enforced and not replay and stream.replaced is None and active > start.limit:
         # With one of these the start would have been admitted, in place of another stream.
-        replaces = OLDEST in start.replace or STALEST in start.replace
-        spared = "replacement" if replaces else "refusal"
+        would_replace = OLDEST in start.replace or STALEST in start.replace
+        spared = "replacement" if would_replace else "refusal"
     return Started(stream, active, start.limit, replay, spared)
-
-
-def _refusal(start: Start, decision: Refuse | KeyReused) -> LimitReachedError | KeyReusedError:
-    if isinstance(decision, Refuse):
-        return LimitReachedError(start.limit, decision.streams)
-    return KeyReusedError()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import secrets
+from base64 import urlsafe_b64encode
 from datetime import UTC, datetime
+from hashlib import blake2b
 from time import time_ns
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -17,72 +19,109 @@ Ended = Literal["stopped", "expired"]
 STREAM_ID = re.compile(r"(0|[1-9][0-9]?)-[A-Za-z0-9_-]{22}")
 
 
+class Place(NamedTuple):
+    """Where a stream is.
+
+    Attributes:
+        session: Digest of the session id.
+        stream_id: Id of the stream, which begins with its slot.
+    """
+
+    session: str
+    stream_id: str
+
+
+class Tombstone(NamedTuple):
+    """How an earlier stream of a slot ended.
+
+    Attributes:
+        stream_id: Its id.
+        reason: What ended it.
+    """
+
+    stream_id: str
+    reason: Reason
+
+
 class Stream(NamedTuple):
     """One stream in one numbered slot of one session, active or over.
 
     Attributes:
         session: Digest of the session id; the id itself is never kept.
-        stream_id: `<slot>-<128 random bits>`, opaque to clients.
-        device: Label that the client gave, or None.
-        content: Label that the client gave, or None.
+        stream_id: `<slot>-<digest of its lease's secret>`, opaque to clients.
         started_at: UTC, whole milliseconds.
         expires_at: UTC, whole milliseconds. The stream is active while this lies in the future.
-        idempotency_key: Digest of the key that the start came with, or None.
+        device: Label that the client gave, or None.
+        content: Label that the client gave, or None.
+        device_id: Digest of the id of the device that started it, or None.
+        places: What it holds beside its slot: `key/<digest>`, the idempotency key of its start.
+        fingerprint: Digest of what the start with that key said, or None without a key.
+        salt: Random value from which, with that key, the lease's secret is made; or None.
         ended: What ended it for good: a stop, or a start that found its lease over and made sure
             that no late heartbeat brings it back. None: its lease alone says whether it is active.
-        replaced: The id of the stream whose slot this one took over, or None.
-        device_id: Digest of the id of the device that started it, or None.
-        fingerprint: Digest of what the start with the idempotency key said, or None if that is not
-            known.
-        past: How the streams that had this slot before were ended, the latest last: for each its
-            id, a blank, and the reason. Those whose lease ran out are not among them.
+        tombstones: How the streams that had this slot before ended, the latest last.
     """
 
     session: str
     stream_id: str
-    device: str | None
-    content: str | None
     started_at: datetime
     expires_at: datetime
-    idempotency_key: str | None = None
-    ended: Ended | None = None
-    replaced: str | None = None
+    device: str | None = None
+    content: str | None = None
     device_id: str | None = None
+    places: tuple[str, ...] = ()
     fingerprint: str | None = None
-    past: tuple[str, ...] = ()
+    salt: str | None = None
+    ended: Ended | None = None
+    tombstones: tuple[Tombstone, ...] = ()
+
+    @property
+    def place(self) -> Place:
+        """Where it is."""
+        return Place(self.session, self.stream_id)
 
     @property
     def slot(self) -> int:
         """The slot's number, counted from 0."""
         return int(self.stream_id.partition("-")[0])
 
+    @property
+    def replaced(self) -> str | None:
+        """The id of the stream whose place this one took, or None."""
+        last = self.tombstones[-1] if self.tombstones else None
+        return last.stream_id if last is not None and last.reason == "replaced" else None
+
     def is_active(self, now: datetime) -> bool:
         """Whether the lease runs at `now`."""
         return self.expires_at > now
 
     def reason_of(self, stream_id: str) -> Reason | None:
-        """Why this earlier stream of the slot was ended; None if that is not known."""
-        if stream_id == self.replaced:
-            return "replaced"
-        if not self.past:
-            return None
-        if past_of(stream_id, "replaced") in self.past:
-            return "replaced"
-        return "stopped" if past_of(stream_id, "stopped") in self.past else None
+        """Why this earlier stream of the slot ended; None if that is not known."""
+        # Of two tombstones the first counts: an end that was meant, before one that was found.
+        return next((t.reason for t in self.tombstones if t.stream_id == stream_id), None)
 
 
-def past_of(stream_id: str, reason: Reason) -> str:
-    """What is kept in `Stream.past` of a stream that was ended for this reason."""
-    return f"{stream_id} {reason}"
+def key_place(digest: str) -> str:
+    """The place that a start with this idempotency key holds; no two streams of a session do."""
+    return f"key/{digest}"
 
 
-def new_token() -> str:
-    """The unguessable part of a stream id: 128 random bits in 22 characters."""
-    return secrets.token_urlsafe(16)
+SECRET_BYTES = 16
+"""Length of a lease's secret."""
+
+
+def new_secret() -> bytes:
+    """The secret of a new lease: 128 random bits."""
+    return secrets.token_bytes(SECRET_BYTES)
+
+
+def token_of(secret: bytes) -> str:
+    """The part of a stream id that its lease's secret makes: a digest, in 22 characters."""
+    return urlsafe_b64encode(blake2b(secret, digest_size=16).digest()).rstrip(b"=").decode()
 
 
 def stream_id_of(slot: int, token: str) -> str:
-    """The id of the stream with this token in this slot."""
+    """The id of the stream in this slot whose lease's secret has this digest."""
     return f"{slot}-{token}"
 
 

@@ -24,6 +24,7 @@ from pymongo.monitoring import (
     CommandSucceededEvent,
 )
 
+from stream_service.connection import Connection
 from stream_service.group_commit import GroupCommit
 from stream_service.store import MongoStore
 from stream_service.streams import utc_now
@@ -145,7 +146,7 @@ def database(mongo: MongoClient[Any]) -> Iterator[str]:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets commands and requests take long: a test that is not about time has none to lose."""
-    monkeypatch.setattr("stream_service.store.COMMAND_TIMEOUT", timedelta(seconds=25))
+    monkeypatch.setattr("stream_service.connection.COMMAND_TIMEOUT", timedelta(seconds=25))
     defaults = GroupCommit.__init__.__kwdefaults__
     assert defaults is not None
     monkeypatch.setitem(defaults, "deadline_seconds", 30.0)
@@ -207,7 +208,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
     """Records the commands of every store that is connected after it was asked for."""
     recorder = Commands()
     recording = functools.partial(AsyncIOMotorClient, event_listeners=[recorder])
-    monkeypatch.setattr("stream_service.store.AsyncIOMotorClient", recording)
+    monkeypatch.setattr("stream_service.connection.AsyncIOMotorClient", recording)
     return recorder
 
 
@@ -249,7 +250,7 @@ def router_store(mongo_url: str, request: pytest.FixtureRequest) -> Iterator[Mon
 @pytest.fixture
 def double_store() -> MongoStore:
     """A store on the test double, which proves no atomicity."""
-    return MongoStore(AsyncMongoMockClient(tz_aware=True), "test", RETENTION)
+    return MongoStore(Connection(AsyncMongoMockClient(tz_aware=True), "test"), RETENTION)
 
 
 @pytest.fixture(params=["double", "wire"])

@@ -25,7 +25,7 @@ VIEWERS_API = frozenset(
         "/watch",
         "/streams",
         "/streams/{stream_id}",
-        "/streams/{stream_id}/heartbeat",
+        "/streams/{lease_id}/heartbeat",
         "/streams/{stream_id}/stop",
         "/playback/check",
         "/client.js",

@@ -20,7 +20,7 @@ class Digests:
             key: A secret of the deployment, the same in all its processes, or None.
         """
         self._key = None if key is None else blake2b(os.fsencode(key)).digest()
-        self._without_context = self._key_for("")
+        self._without_context = self.key_for("")
 
     def __call__(self, secret: str, context: str = "") -> str:
         """Digest a secret.
@@ -31,10 +31,11 @@ class Digests:
             context: Up to 64 characters of ASCII. Makes digests of the same secret differ where it
                 differs.
         """
-        key = self._key_for(context) if context else self._without_context
+        key = self.key_for(context) if context else self._without_context
         return blake2b(secret.encode(), digest_size=18, key=key).hexdigest()
 
-    def _key_for(self, context: str) -> bytes:
+    def key_for(self, context: str) -> bytes:
+        """The key of the digests in this context, up to 64 bytes."""
         if self._key is None:
             return context.encode()
         return blake2b(context.encode(), digest_size=32, key=self._key).digest()

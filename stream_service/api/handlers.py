@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
+from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -10,18 +12,21 @@ from aiohttp import web
 from stream_service.admission import Start
 from stream_service.api.access import opened_by
 from stream_service.api.inputs import (
+    account_stream_of,
     device_of,
     fingerprint_of,
     key_of,
+    lease_of,
     limit_of,
     session_of,
     start_body_of,
+    stream_of,
 )
 from stream_service.api.playback import playback_token
 from stream_service.api.problems import limit_reached
-from stream_service.api.representation import describe, describe_all, json_response
-from stream_service.keys import LIMITER, SETTINGS
-from stream_service.streams import LimitReachedError, StoreUnavailableError
+from stream_service.api.representation import describe, describe_all, json_response, timestamp
+from stream_service.keys import DIGESTS, LEASE_IDS, LIMITER, SETTINGS
+from stream_service.streams import SECRET_BYTES, LimitReachedError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from stream_service.limiter import Limiter, Started
@@ -41,29 +46,39 @@ async def watch(request: web.Request) -> web.Response:
         started = await request.app[LIMITER].start(start)
     except LimitReachedError as refused:
         raise limit_reached(refused, 401) from None
-    return json_response(_started(request, started))
+    return json_response(_started(request, started, start.secret))
 
 
 async def start(request: web.Request) -> web.Response:
     """`POST /streams`: start a stream, or take another one's place."""
-    session = session_of(request)
-    key, limit = key_of(request, session), _limit(request)
+    digests, lease_ids = request.app[DIGESTS], request.app[LEASE_IDS]
+    session, key, limit = session_of(request), key_of(request), _limit(request)
     body = await start_body_of(request)
-    started = await request.app[LIMITER].start(
-        Start(
-            session,
-            limit,
-            device=body.device,
-            content=body.content,
-            device_id=device_of(request, body, session),
-            replace=body.replace,
-            idempotency_key=key,
-            fingerprint=fingerprint_of(request, body, key),
-            enforced=request.app[SETTINGS].enforce,
-        )
+    start = Start(
+        session,
+        limit,
+        enforced=request.app[SETTINGS].enforce,
+        device=body.device,
+        content=body.content,
+        device_id=device_of(request, body, session),
+        replace=body.replace,
     )
+    if key is not None:
+        salt = token_urlsafe(SECRET_BYTES)
+        digest = digests(key, session)
+        start = replace(
+            start,
+            idempotency_key=digest,
+            fingerprint=fingerprint_of(request, body, digest),
+            salt=salt,
+            secret=lease_ids.secret_of(key, salt),
+        )
+    started = await request.app[LIMITER].start(start)
+    secret = start.secret
+    if started.replay and key is not None and started.stream.salt is not None:
+        secret = lease_ids.secret_of(key, started.stream.salt)
     return json_response(
-        _started(request, started),
+        _started(request, started, secret),
         status=200 if started.replay else 201,
         headers={"Location": f"/streams/{started.stream.stream_id}"},
     )
@@ -78,21 +93,19 @@ async def list_active(request: web.Request) -> web.Response:
 
 async def show(request: web.Request) -> web.Response:
     """`GET /streams/{stream_id}`: one stream."""
-    session = session_of(request)
-    stream = await request.app[LIMITER].get(session, request.match_info["stream_id"])
-    return json_response(describe(stream))
+    return json_response(describe(await request.app[LIMITER].get(account_stream_of(request))))
 
 
 async def heartbeat(request: web.Request) -> web.Response:
-    """`POST /streams/{stream_id}/heartbeat`: renew the lease."""
-    session = session_of(request)
+    """`POST /streams/{lease_id}/heartbeat`: renew the lease."""
     limiter = request.app[LIMITER]
-    stream = await limiter.heartbeat(session, request.match_info["stream_id"])
+    renewed = await limiter.heartbeat(lease_of(request))
     return json_response(
         {
-            **describe(stream),
+            "stream_id": renewed.stream_id,
+            "expires_at": timestamp(renewed.expires_at),
             "heartbeat_in": limiter.heartbeat_in(),
-            **playback_token(request, stream),
+            **playback_token(request, renewed),
         }
     )
 
@@ -102,10 +115,10 @@ async def stop(request: web.Request) -> web.Response:
 
     The body is not looked at: `navigator.sendBeacon` sends what it likes.
     """
-    session = session_of(request)
-    was_active = await request.app[LIMITER].stop(session, request.match_info["stream_id"])
+    place = stream_of(request)
+    was_active = await request.app[LIMITER].stop(place)
     if opened_by(request, request.app[SETTINGS]) == "operator":
-        _audit(request, session, "one", ended=int(was_active))
+        _audit(request, place.session, "one", ended=int(was_active))
     return web.Response(status=204)
 
 
@@ -150,12 +163,13 @@ def _limit(request: web.Request) -> int:
     return limit_of(request, settings.stream_limit_header, settings.stream_limit)
 
 
-def _started(request: web.Request, started: Started) -> dict[str, Any]:
+def _started(request: web.Request, started: Started, secret: bytes) -> dict[str, Any]:
     stream = started.stream
     # A replay renews nothing: its next heartbeat is wanted within what is left.
     expires_at = stream.expires_at if started.replay else None
     return {
         **describe(stream),
+        "lease_id": request.app[LEASE_IDS].lease_id(stream.place, secret),
         "heartbeat_in": request.app[LIMITER].heartbeat_in(expires_at),
         **playback_token(request, stream),
         "active": started.active,

@@ -12,9 +12,9 @@ from aiohttp import hdrs, web
 
 from stream_service.admission import OLDEST, SAME_DEVICE, STALEST
 from stream_service.api.problems import Problem, invalid
-from stream_service.keys import DIGESTS
+from stream_service.keys import DIGESTS, LEASE_IDS
 from stream_service.settings import MAX_LIMIT
-from stream_service.streams import is_stream_id
+from stream_service.streams import Place, StreamNotFoundError, is_stream_id
 
 if TYPE_CHECKING:
     from aiohttp import StreamReader
@@ -81,10 +81,62 @@ def session_of(request: web.Request) -> str:
     return request.app[DIGESTS](session)
 
 
-def key_of(request: web.Request, session: str) -> str | None:
-    """The digest of the request's idempotency key, another one in each session, or None."""
-    key = _single(request, KEY_HEADER, MAX_KEY_LENGTH)
-    return None if key is None else request.app[DIGESTS](key, session)
+def key_of(request: web.Request) -> str | None:
+    """The request's idempotency key, as it was sent, or None."""
+    return _single(request, KEY_HEADER, MAX_KEY_LENGTH)
+
+
+def lease_of(request: web.Request) -> Place:
+    """The stream whose lease id the path names.
+
+    Raises:
+        StreamNotFoundError: It is no lease id of ours, or the request has another session.
+    """
+    text = request.match_info["lease_id"]
+    place = _leased(request, text)
+    if place is not None:
+        return place
+    if is_stream_id(text):
+        raise Problem(
+            404,
+            "stream-not-found",
+            "Stream not found",
+            "This is a stream_id, which renews nothing: send the lease_id, which the answer of the "
+            "start has.",
+        )
+    raise StreamNotFoundError
+
+
+def stream_of(request: web.Request) -> Place:
+    """The stream that the path names: by its lease id, or as one of the request's session.
+
+    Raises:
+        StreamNotFoundError: It is neither.
+    """
+    text = request.match_info["stream_id"]
+    return _leased(request, text) or account_stream_of(request)
+
+
+def account_stream_of(request: web.Request) -> Place:
+    """The stream of the request's session that the path names by its `stream_id`.
+
+    Raises:
+        StreamNotFoundError: It has not the form of one.
+    """
+    place = Place(session_of(request), request.match_info["stream_id"])
+    if not is_stream_id(place.stream_id):
+        raise StreamNotFoundError
+    return place
+
+
+def _leased(request: web.Request, text: str) -> Place | None:
+    place = request.app[LEASE_IDS].place_of(text)
+    if place is None:
+        return None
+    # Whoever sends a session too means this account's stream.
+    if SESSION_HEADER in request.headers and session_of(request) != place.session:
+        raise StreamNotFoundError
+    return place
 
 
 def device_of(request: web.Request, body: StartBody, session: str) -> str | None:
@@ -94,13 +146,11 @@ def device_of(request: web.Request, body: StartBody, session: str) -> str | None
     return request.app[DIGESTS](body.device_id, session)
 
 
-def fingerprint_of(request: web.Request, body: StartBody, key: str | None) -> str | None:
-    """A digest of what the body says, another one for each key, or None without a key.
+def fingerprint_of(request: web.Request, body: StartBody, key: str) -> str:
+    """A digest of what the body says, another one for each digest of a key.
 
     However it is written: a retry may order and space its JSON in another way.
     """
-    if key is None:
-        return None
     said = orjson.dumps([body.device, body.content, body.device_id, body.replace])
     return request.app[DIGESTS](said.decode(), key)
 

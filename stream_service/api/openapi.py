@@ -22,7 +22,6 @@ _OF_PLAYBACK = (
     ("parameters", "X-Original-URI"),
     ("headers", "Stream-Content"),
     ("headers", "Stream-Id"),
-    ("responses", "InvalidRequest"),
     ("responses", "PlaybackRefused"),
     ("responses", "PlaybackUnavailable"),
     ("schemas", "PlaybackRefusedProblem"),

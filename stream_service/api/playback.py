@@ -13,11 +13,17 @@ from stream_service.api.playback_claims import PlaybackRefusedError
 from stream_service.api.problems import NO_ANSWER, Problem, invalid, unavailable
 from stream_service.api.representation import encode
 from stream_service.keys import LIMITER, PLAYBACK
-from stream_service.streams import StoreUnavailableError, StreamEndedError, StreamNotFoundError
+from stream_service.streams import (
+    Place,
+    StoreUnavailableError,
+    StreamEndedError,
+    StreamNotFoundError,
+)
 
 if TYPE_CHECKING:
     from stream_service.api.playback_claims import Playback, Refused
     from stream_service.api.playback_tokens import PlaybackTokens
+    from stream_service.limiter import Renewed
     from stream_service.streams import Stream
 
 TOKEN_HEADER = "Playback-Token"  # noqa: S105 - a name
@@ -57,7 +63,7 @@ def playback_routes(tokens: PlaybackTokens | None) -> list[web.RouteDef]:
     ]
 
 
-def playback_token(request: web.Request, stream: Stream) -> dict[str, str]:
+def playback_token(request: web.Request, stream: Stream | Renewed) -> dict[str, str]:
     """The member `playback_token` of an answer, where the service has keys."""
     tokens = request.app.get(PLAYBACK)
     return {} if tokens is None else {"playback_token": tokens.issue(stream)}
@@ -71,7 +77,7 @@ async def check(request: web.Request) -> web.Response:
     playback = _checked(request, even_expired=live)
     if live:
         try:
-            await request.app[LIMITER].get(playback.session, playback.stream_id)
+            await request.app[LIMITER].get(Place(playback.session, playback.stream_id))
         except StreamEndedError as ended:
             raise _refused(ended.reason) from None
         except StreamNotFoundError:

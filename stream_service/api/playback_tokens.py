@@ -12,13 +12,13 @@ import math
 import re
 import stat
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 import jwt
 import orjson
+from cachetools import LRUCache
 from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from stream_service.limiter import Clock
+    from stream_service.limiter import Clock, Renewed
     from stream_service.streams import Stream
 
 ISSUER = "stream-service"
@@ -44,8 +44,11 @@ ISSUER = "stream-service"
 MAX_TOKEN_LENGTH = 4096
 """Longer than any token of ours: 200 characters of `content` take up to 3,200."""
 
-MAX_CHECKED = 65_536
-"""Of how many tokens it is remembered that their signature is right."""
+CHECKED_BYTES = 32 * 1024 * 1024
+"""How much memory a process spends on remembering which tokens' signatures are right."""
+
+_CHECKED_OVERHEAD_BYTES = 560
+"""What a token in memory costs beside its label: digest, claims and entry, as measured."""
 
 _MAX_PEM_BYTES = 16 * 1024
 # A head of ours has some 110 characters; none may be so long that its nesting ends in an error.
@@ -84,7 +87,7 @@ class PlaybackTokens:
         self._clock = clock
         # By digest: a token takes ten times the memory. All keys stay for the life of a process,
         # so that what was signed right stays so.
-        self._checked: OrderedDict[bytes, Playback] = OrderedDict()
+        self._checked: LRUCache[bytes, Playback] = LRUCache(CHECKED_BYTES, _size)
 
     @classmethod
     def load(cls, paths: Sequence[Path], audience: str | None, clock: Clock) -> PlaybackTokens:
@@ -107,7 +110,7 @@ class PlaybackTokens:
         """The public keys, as a JWK Set (RFC 7517)."""
         return {"keys": [key.jwk for key in self._keys.values()]}
 
-    def issue(self, stream: Stream) -> str:
+    def issue(self, stream: Stream | Renewed) -> str:
         """A token that is good until the end of the stream's lease."""
         key = self._signing
         stream_id = stream.stream_id
@@ -145,12 +148,9 @@ class PlaybackTokens:
         if playback is None:
             playback = self._verified(token, None if even_expired else now)
             self._checked[digest] = playback
-            if len(self._checked) > MAX_CHECKED:
-                self._checked.popitem(last=False)
         if playback.expires_at <= now and not even_expired:
             del self._checked[digest]
             raise PlaybackRefusedError("expired")
-        self._checked.move_to_end(digest)
         return playback
 
     def _verified(self, token: str, now: float | None) -> Playback:
@@ -198,6 +198,11 @@ class PlaybackTokens:
         except (ValueError, TypeError, LookupError, AttributeError):
             raise PlaybackRefusedError("invalid") from None
         return key
+
+
+def _size(playback: Playback) -> int:
+    # What the label holds is ASCII: one byte for each character.
+    return _CHECKED_OVERHEAD_BYTES + len(playback.content or "")
 
 
 def _load(path: Path) -> _Key:

@@ -43,7 +43,7 @@ _AGAIN: dict[tuple[str, str | None], str] = {
         "Try again with the same Idempotency-Key; then it takes no second slot."
     ),
     ("GET", "/watch"): _START_AGAIN,
-    ("POST", "/streams/{stream_id}/heartbeat"): (
+    ("POST", "/streams/{lease_id}/heartbeat"): (
         "The database is unreachable or too slow: it is unknown whether the lease was renewed. "
         "Send the heartbeat again; the stream is active until its lease is over."
     ),
@@ -202,7 +202,7 @@ def problem_of(error: Exception) -> Problem | None:  # noqa: PLR0911 - a table
                 404,
                 "stream-not-found",
                 "Stream not found",
-                "This session has no such stream: it never had, or it has been forgotten.",
+                "There is no such stream: there never was, or it has been forgotten.",
             )
         case StreamEndedError():
             return _ended(error)

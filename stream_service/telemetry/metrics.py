@@ -24,12 +24,11 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from stream_service import __version__
-from stream_service.limiter import Observer, Outcome, Started
+from stream_service.limiter import Observer, Renewed, Started
 from stream_service.streams import (
     KeyReusedError,
     LimitReachedError,
     StoreUnavailableError,
-    Stream,
     StreamEndedError,
     StreamNotFoundError,
     utc_now,
@@ -184,7 +183,7 @@ class Metrics(Observer):
             child = self._by_request[key] = self._requests.labels(*key)
         child.observe(seconds)
 
-    def on_start(self, outcome: Outcome | StoreUnavailableError) -> None:
+    def on_start(self, outcome: Started | Exception) -> None:
         """Count a start."""
         match outcome:
             case Started(replay=True):
@@ -204,10 +203,10 @@ class Metrics(Observer):
             case StoreUnavailableError():
                 self._start_unavailable.inc()
 
-    def on_heartbeat(self, outcome: Stream | Exception) -> None:
+    def on_heartbeat(self, outcome: Renewed | Exception) -> None:
         """Count a heartbeat."""
         match outcome:
-            case Stream():
+            case Renewed():
                 self._renewed.inc()
             case StreamEndedError(reason=reason, silent_for=silent_for):
                 self._ended[reason].inc()

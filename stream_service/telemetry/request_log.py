@@ -62,6 +62,7 @@ def request_log(
         if (
             request_id is None
             or not _REQUEST_ID.fullmatch(request_id)
+            or request_id in request.raw_path  # A lease id is a secret.
             or any(
                 request_id in secret
                 for name in secret_headers

@@ -15,9 +15,8 @@ from stream_service.admission import (
     SAME_DEVICE,
     STALEST,
     Claim,
-    Close,
+    CloseFirst,
     KeyReused,
-    LookAgain,
     Overtaken,
     Refuse,
     Settled,
@@ -25,7 +24,8 @@ from stream_service.admission import (
     TakeOver,
     plan,
 )
-from stream_service.streams import Stream, past_of, stream_id_of
+from stream_service.group_commit import AGAIN
+from stream_service.streams import Stream, Tombstone, key_place, stream_id_of, token_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 NOW = datetime(2026, 1, 1, 20, 15, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 LEASE = 60 * SECOND
+OWN = stream_id_of(1, token_of(b"t"))
+"""Of the start that `starting` makes, in slot 1."""
 
 
 def streaming(
@@ -47,11 +49,9 @@ def streaming(
     return Stream(
         session="s",
         stream_id=stream_id_of(slot, f"{slot:022}"),
-        device=None,
-        content=None,
         started_at=NOW - age * SECOND,
         expires_at=NOW + left * SECOND,
-        idempotency_key=key,
+        places=() if key is None else (key_place(key),),
         device_id=device,
     )
 
@@ -66,7 +66,7 @@ def starting(  # noqa: PLR0913 - what a start may say
     replace: str | tuple[str, ...] = (),
     key: str | None = None,
     device: str | None = None,
-    token: str = "t" * 22,
+    secret: bytes = b"t",
     enforced: bool = True,
 ) -> Start:
     return Start(
@@ -75,7 +75,7 @@ def starting(  # noqa: PLR0913 - what a start may say
         device_id=device,
         replace=(replace,) if isinstance(replace, str) else replace,
         idempotency_key=key,
-        token=token,
+        secret=secret,
         enforced=enforced,
     )
 
@@ -110,14 +110,14 @@ def test_streams_that_started_in_one_millisecond_are_listed_by_slot() -> None:
 def test_a_stream_is_over_at_the_very_moment_its_lease_ends() -> None:
     view = [streaming(0, left=0), streaming(1), streaming(2)]
 
-    assert plan(view, [starting()], NOW) == [Claim(0, 3)]
+    assert plan(view, [starting()], NOW) == [Claim(0, 3, view[0])]
 
 
 def test_more_starts_than_slots_are_left_look_again_and_are_not_refused() -> None:
     # Those before them have not got their slots yet, and may lose them.
     decisions = plan([streaming(0), streaming(1)], [starting(), starting(), starting()], NOW)
 
-    assert decisions == [Claim(2, 3), LookAgain(), LookAgain()]
+    assert decisions == [Claim(2, 3), AGAIN, AGAIN]
 
 
 def test_a_lowered_limit_counts_streams_in_higher_slots() -> None:
@@ -125,7 +125,7 @@ def test_a_lowered_limit_counts_streams_in_higher_slots() -> None:
 
     decisions = plan(view, [starting(3), starting(3)], NOW)
 
-    assert decisions == [Claim(0, 3), LookAgain()]
+    assert decisions == [Claim(0, 3), AGAIN]
 
 
 def test_a_lowered_limit_refuses_while_higher_slots_fill_it() -> None:
@@ -143,7 +143,7 @@ def test_a_raised_limit_opens_the_slots_above() -> None:
 def test_each_start_of_one_plan_has_the_limit_that_it_came_with() -> None:
     decisions = plan([streaming(0)], [starting(1), starting(2), starting(2)], NOW)
 
-    assert decisions == [Refuse([streaming(0)]), Claim(1, 2), LookAgain()]
+    assert decisions == [Refuse([streaming(0)]), Claim(1, 2), AGAIN]
 
 
 @pytest.mark.parametrize("slots", [(0,), (0, 1, 2)])
@@ -152,13 +152,13 @@ def test_replace_by_id_takes_the_place_below_the_limit_and_at_it(slots: tuple[in
 
     decisions = plan(view, [starting(replace=view[0].stream_id)], NOW)
 
-    assert decisions == [TakeOver(view[0], len(slots), unless_renewed=False)]
+    assert decisions == [TakeOver(view[0], len(slots), if_unchanged=False)]
 
 
 def test_replace_by_id_of_a_stream_that_is_over_starts_as_usual() -> None:
     gone = over(0)
 
-    assert plan([gone], [starting(replace=gone.stream_id)], NOW) == [Claim(0, 1)]
+    assert plan([gone], [starting(replace=gone.stream_id)], NOW) == [Claim(0, 1, gone)]
 
 
 def test_replace_by_id_over_the_limit_is_refused() -> None:
@@ -174,7 +174,7 @@ def test_replace_oldest_takes_the_place_of_the_one_that_started_first() -> None:
 
     decisions = plan(view, [starting(replace=OLDEST)], NOW)
 
-    assert decisions == [TakeOver(view[1], 3, unless_renewed=False)]
+    assert decisions == [TakeOver(view[1], 3, if_unchanged=False)]
 
 
 def test_replace_stalest_takes_the_longest_without_a_heartbeat_unless_it_beats() -> None:
@@ -182,7 +182,7 @@ def test_replace_stalest_takes_the_longest_without_a_heartbeat_unless_it_beats()
 
     decisions = plan(view, [starting(replace=STALEST)], NOW)
 
-    assert decisions == [TakeOver(view[2], 3, unless_renewed=True)]
+    assert decisions == [TakeOver(view[2], 3, if_unchanged=True)]
 
 
 @pytest.mark.parametrize("which", [OLDEST, STALEST])
@@ -205,7 +205,7 @@ def test_one_victim_is_given_to_one_start() -> None:
 
     decisions = plan(view, starts, NOW)
 
-    assert decisions == [TakeOver(view[1], 3, unless_renewed=False), LookAgain()]
+    assert decisions == [TakeOver(view[1], 3, if_unchanged=False), AGAIN]
 
 
 @pytest.mark.parametrize("slots", [(0,), (0, 1, 2)])
@@ -216,13 +216,13 @@ def test_replace_same_device_takes_its_own_place_below_the_limit_and_at_it(
 
     decisions = plan(view, [starting(replace=SAME_DEVICE, device="device 0")], NOW)
 
-    assert decisions == [TakeOver(view[0], len(slots), unless_renewed=True)]
+    assert decisions == [TakeOver(view[0], len(slots), if_unchanged=True)]
 
 
 def test_replace_same_device_without_a_stream_of_the_device_is_a_plain_start() -> None:
     view = [streaming(0), streaming(1, device="another"), over(2, device="mine")]
 
-    assert plan(view, [starting(replace=SAME_DEVICE, device="mine")], NOW) == [Claim(2, 3)]
+    assert plan(view, [starting(replace=SAME_DEVICE, device="mine")], NOW) == [Claim(2, 3, view[2])]
     [refused] = plan(view, [starting(2, replace=SAME_DEVICE, device="mine")], NOW)
     assert isinstance(refused, Refuse)
 
@@ -241,7 +241,7 @@ def test_of_several_streams_of_the_device_the_stalest_loses_its_place_unless_it_
 
     decisions = plan(view, [starting(replace=SAME_DEVICE, device="mine")], NOW)
 
-    assert decisions == [TakeOver(view[2], 3, unless_renewed=True)]
+    assert decisions == [TakeOver(view[2], 3, if_unchanged=True)]
 
 
 def test_replace_same_device_over_the_limit_is_refused() -> None:
@@ -258,10 +258,10 @@ def test_two_starts_of_one_device_are_tried_one_after_the_other() -> None:
     full = [streaming(slot) for slot in range(3)]
     own = [streaming(0, device="mine")]
 
-    assert plan([], [mine, mine], NOW) == [Claim(0, 1), LookAgain()]
-    assert plan([], [starting(device="mine"), mine], NOW) == [Claim(0, 1), LookAgain()]
-    assert plan(own, [mine, mine], NOW) == [TakeOver(own[0], 1, unless_renewed=True), LookAgain()]
-    assert plan(full, [mine, mine], NOW) == [TakeOver(full[0], 3, unless_renewed=True), LookAgain()]
+    assert plan([], [mine, mine], NOW) == [Claim(0, 1), AGAIN]
+    assert plan([], [starting(device="mine"), mine], NOW) == [Claim(0, 1), AGAIN]
+    assert plan(own, [mine, mine], NOW) == [TakeOver(own[0], 1, if_unchanged=True), AGAIN]
+    assert plan(full, [mine, mine], NOW) == [TakeOver(full[0], 3, if_unchanged=True), AGAIN]
 
 
 def test_two_starts_of_one_device_that_replace_nothing_get_a_slot_each() -> None:
@@ -300,8 +300,8 @@ def test_a_choice_that_only_acts_at_the_limit_leaves_its_turn_to_the_next_one() 
 
     below, at = (plan(view, [starting(limit, replace=choices)], NOW) for limit in (3, 2))
 
-    assert below == [TakeOver(view[1], 2, unless_renewed=False)]
-    assert at == [TakeOver(view[0], 2, unless_renewed=False)]
+    assert below == [TakeOver(view[1], 2, if_unchanged=False)]
+    assert at == [TakeOver(view[0], 2, if_unchanged=False)]
 
 
 def test_a_limit_that_is_not_enforced_lets_starts_have_the_slots_beyond_it() -> None:
@@ -342,8 +342,8 @@ def test_all_slots_are_an_end_also_where_the_limit_is_not_enforced() -> None:
     [refused, replacing] = plan(view, [beyond, replace(beyond, replace=(OLDEST,))], NOW)
 
     assert isinstance(refused, Refuse)
-    assert replacing == TakeOver(view[99], 100, unless_renewed=False)
-    assert plan(view[:99], [beyond, beyond], NOW) == [Claim(99, 100), LookAgain()]
+    assert replacing == TakeOver(view[99], 100, if_unchanged=False)
+    assert plan(view[:99], [beyond, beyond], NOW) == [Claim(99, 100), AGAIN]
 
 
 def test_a_limit_is_enforced_for_one_start_beside_others_for_which_it_is_not() -> None:
@@ -352,7 +352,7 @@ def test_a_limit_is_enforced_for_one_start_beside_others_for_which_it_is_not() -
 
     decisions = plan(view, starts, NOW)
 
-    assert decisions[:3] == [Claim(1, 3), Claim(2, 4), LookAgain()]
+    assert decisions[:3] == [Claim(1, 3), Claim(2, 4), AGAIN]
     assert isinstance(decisions[3], Refuse)
 
 
@@ -378,12 +378,14 @@ def test_a_key_whose_stream_was_started_by_other_words_is_refused() -> None:
     ]
 
 
-def test_a_key_whose_stream_has_no_fingerprint_is_replayed_whatever_it_says() -> None:
-    view = [streaming(0, key="k")]
+def test_a_slot_whose_stream_was_stopped_has_nobody_to_remember_anew() -> None:
+    stopped = over(0)._replace(ended="stopped")
+    closed = over(1)._replace(ended="expired")
 
-    decisions = plan(view, [replace(starting(key="k"), fingerprint="f")], NOW)
-
-    assert decisions == [Settled(view[0], 1, replay=True)]
+    assert plan([stopped, closed], [starting(), starting()], NOW) == [
+        Claim(0, 1),
+        Claim(1, 2, closed),
+    ]
 
 
 def test_a_key_that_has_a_stream_replaces_nothing_more() -> None:
@@ -400,17 +402,17 @@ def test_starts_without_a_key_are_no_replays_of_streams_without_one() -> None:
 
 def test_a_start_whose_claim_was_done_unanswered_knows_its_own_stream() -> None:
     view = [streaming(0), streaming(1), streaming(2)]
-    own = view[1].stream_id.partition("-")[2]
+    view[1] = view[1]._replace(stream_id=OWN)
 
-    assert plan(view, [starting(token=own)], NOW) == [Settled(view[1], 3, replay=False)]
+    assert plan(view, [starting()], NOW) == [Settled(view[1], 3, replay=False)]
 
 
 @pytest.mark.parametrize(
     "holder",
     [
-        streaming(1)._replace(replaced=stream_id_of(1, "t" * 22)),
-        streaming(1)._replace(past=(past_of(stream_id_of(1, "t" * 22), "replaced"), "1-x stopped")),
-        over(1)._replace(ended="stopped", past=(past_of(stream_id_of(1, "t" * 22), "stopped"),)),
+        streaming(1)._replace(tombstones=(Tombstone(OWN, "replaced"),)),
+        streaming(1)._replace(tombstones=(Tombstone(OWN, "replaced"), Tombstone("1-x", "stopped"))),
+        over(1)._replace(ended="stopped", tombstones=(Tombstone(OWN, "stopped"),)),
     ],
     ids=["replaced", "replaced long ago", "stopped"],
 )
@@ -426,26 +428,26 @@ def test_a_start_whose_stream_was_ended_by_another_request_gets_no_second_one(
 def test_one_key_twice_in_one_plan_is_tried_once() -> None:
     decisions = plan([], [starting(key="k"), starting(key="k"), starting(key="l")], NOW)
 
-    assert decisions == [Claim(0, 1), LookAgain(), Claim(1, 2)]
+    assert decisions == [Claim(0, 1), AGAIN, Claim(1, 2)]
 
 
 def test_the_key_of_a_stream_that_is_over_is_taken_off_before_another_slot_gets_it() -> None:
     gone = over(2, key="k")
 
-    assert plan([gone], [starting(key="k")], NOW) == [Close([gone])]
+    assert plan([gone], [starting(key="k")], NOW) == [CloseFirst([gone])]
 
 
 def test_the_key_of_a_stream_that_is_over_goes_with_its_slot() -> None:
     gone = over(1, key="k")
 
-    assert plan([streaming(0), gone], [starting(key="k")], NOW) == [Claim(1, 2)]
+    assert plan([streaming(0), gone], [starting(key="k")], NOW) == [Claim(1, 2, gone)]
 
 
 def test_the_key_of_a_stream_that_is_over_is_taken_off_before_a_take_over() -> None:
     playing, gone = streaming(0), over(1, key="k")
     replacing = starting(key="k", replace=playing.stream_id)
 
-    assert plan([playing, gone], [replacing], NOW) == [Close([gone])]
+    assert plan([playing, gone], [replacing], NOW) == [CloseFirst([gone])]
 
 
 def test_a_refused_start_leaves_the_key_of_a_stream_that_is_over_alone() -> None:
@@ -461,7 +463,7 @@ def test_a_lapsed_stream_above_the_limit_is_closed_before_its_place_is_given_awa
     lapsed = over(4)
     view = [streaming(0), streaming(1), lapsed]
 
-    assert plan(view, [starting(3)], NOW) == [Close([lapsed])]
+    assert plan(view, [starting(3)], NOW) == [CloseFirst([lapsed])]
     assert plan(view, [starting(4)], NOW) == [Claim(2, 3)]
     closed = [streaming(0), streaming(1), lapsed._replace(ended="expired")]
     assert plan(closed, [starting(3)], NOW) == [Claim(2, 3)]
@@ -470,7 +472,10 @@ def test_a_lapsed_stream_above_the_limit_is_closed_before_its_place_is_given_awa
 def test_lapsed_streams_below_the_limit_are_nobodys_trouble() -> None:
     view = [streaming(0), over(1), over(2)]
 
-    assert plan(view, [starting(3), starting(3)], NOW) == [Claim(1, 2), Claim(2, 3)]
+    assert plan(view, [starting(3), starting(3)], NOW) == [
+        Claim(1, 2, view[1]),
+        Claim(2, 3, view[2]),
+    ]
 
 
 def test_a_lapsed_stream_that_would_be_one_too_many_is_closed_before_a_take_over() -> None:
@@ -478,7 +483,7 @@ def test_a_lapsed_stream_that_would_be_one_too_many_is_closed_before_a_take_over
 
     decisions = plan(view, [starting(3, replace=view[0].stream_id)], NOW)
 
-    assert decisions == [Close([view[2]])]
+    assert decisions == [CloseFirst([view[2]])]
 
 
 _DEVICES = ["TV", "phone"]
@@ -502,12 +507,12 @@ def _streams(keys: list[str]) -> st.SearchStrategy[list[Stream]]:
 
 def _each_key_once(streams: list[Stream]) -> list[Stream]:
     """Keys are unique in a session: the database sees to that."""
-    seen: set[str | None] = {None}
+    seen: set[str] = set()
     kept = []
     for stream in streams:
-        fresh = stream.idempotency_key not in seen
-        kept.append(stream if fresh else stream._replace(idempotency_key=None))
-        seen.add(stream.idempotency_key)
+        fresh = seen.isdisjoint(stream.places)
+        kept.append(stream if fresh else stream._replace(places=()))
+        seen.update(stream.places)
     return kept
 
 
@@ -520,7 +525,7 @@ _STARTS = st.lists(
         replace=st.just(()) | st.lists(st.sampled_from(_CHOICES), max_size=3).map(tuple),
         device=st.sampled_from([None, *_DEVICES]),
         key=st.sampled_from([None, None, *_KEYS]),
-        token=st.sampled_from(["t" * 22, "t" * 22, f"{1:022}"]),
+        secret=st.sampled_from([b"t", b"t", b"1"]),
         enforced=st.sampled_from([True, True, False]),
     ),
     min_size=1,
@@ -545,7 +550,7 @@ def test_claims_of_any_plan_never_meet_and_leave_room_for_every_stream_above(
 
     for start, decision in zip(starts, plan(view, starts, NOW), strict=True):
         event(type(decision).__name__)
-        closes = closes or isinstance(decision, Close)
+        closes = closes or isinstance(decision, CloseFirst)
         if isinstance(decision, Claim):
             assert decision.slot not in taken
             above = sum(1 for slot in taken | lapsed if slot > decision.slot)
@@ -555,7 +560,7 @@ def test_claims_of_any_plan_never_meet_and_leave_room_for_every_stream_above(
             assert closes or taken.issuperset(range(decision.slot)), "the lowest free slot"
             taken.add(decision.slot)
             assert closes or decision.active == len(taken)
-        if isinstance(decision, Close):
+        if isinstance(decision, CloseFirst):
             assert decision.lapsed
             assert all(not s.is_active(NOW) and s.ended is None for s in decision.lapsed)
 
@@ -568,7 +573,7 @@ def test_any_plan_refuses_only_at_the_limit_and_lets_its_first_start_get_on(
 
     decisions = plan(view, starts, NOW)
 
-    assert not isinstance(decisions[0], LookAgain)
+    assert decisions[0] is not AGAIN
     for start, decision in zip(starts, decisions, strict=True):
         if isinstance(decision, Refuse):
             assert len(active) >= start.slots
@@ -605,7 +610,7 @@ def _first_that_acts(active: dict[str, Stream], start: Start) -> TakeOver | None
         }.get(choice, [s for s in streams if s.stream_id == choice])
         if victims:
             by_its_lease = choice in (STALEST, SAME_DEVICE)
-            return TakeOver(victims[0], len(streams), unless_renewed=by_its_lease)
+            return TakeOver(victims[0], len(streams), if_unchanged=by_its_lease)
     return None
 
 
@@ -630,12 +635,12 @@ def test_any_plan_tries_each_key_once_and_never_for_a_start_that_has_its_stream(
     view: list[Stream], starts: list[Start]
 ) -> None:
     active = _active(view)
-    keyed = {stream.idempotency_key for stream in active.values()} - {None}
+    keyed = {place for stream in active.values() for place in stream.places}
     tokens = {stream_id.partition("-")[2] for stream_id in active}
     tried = set()
 
     for start, decision in zip(starts, plan(view, starts, NOW), strict=True):
-        has_its_stream = start.idempotency_key in keyed or start.token in tokens
+        has_its_stream = not keyed.isdisjoint(start.places) or start.token in tokens
         assert isinstance(decision, Settled) == has_its_stream
         if isinstance(decision, Claim | TakeOver) and start.idempotency_key is not None:
             assert start.idempotency_key not in tried

@@ -10,8 +10,8 @@ import pytest
 
 from stream_service.admission import OLDEST, Start
 from stream_service.group_commit import MAX_BATCH
-from stream_service.limiter import Limiter
-from stream_service.streams import LimitReachedError, Stream, StreamEndedError, utc_now
+from stream_service.limiter import Limiter, Renewed
+from stream_service.streams import LimitReachedError, StreamEndedError, utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterator, Mapping
@@ -108,25 +108,25 @@ async def test_a_heartbeat_costs_one_command_that_names_its_session(
     commands.sent.clear()
 
     for _ in range(2):
-        await limiter.heartbeat(SESSION, stream.stream_id)
+        await limiter.heartbeat(stream.place)
         assert names_of(commands, SESSION) == ["update"]
 
 
-async def test_a_heartbeat_at_another_process_costs_one_command_more_the_first_time(
+async def test_with_labels_a_heartbeat_at_another_process_costs_one_command_more_the_first_time(
     commands: Commands, limiter: Limiter, store: MongoStore
 ) -> None:
     stream = (await limiter.start(Start(SESSION, LIMIT))).stream
-    other = Limiter(store, lease=timedelta(seconds=60))
+    other = Limiter(store, lease=timedelta(seconds=60), with_labels=True)
     commands.sent.clear()
 
-    await other.heartbeat(SESSION, stream.stream_id)
+    await other.heartbeat(stream.place)
     assert names_of(commands, SESSION) == ["update", "find"]
 
-    await other.heartbeat(SESSION, stream.stream_id)
+    await other.heartbeat(stream.place)
     assert names_of(commands, SESSION) == ["update"]
 
 
-async def test_a_stop_of_all_costs_two_commands_and_one_if_there_are_none(
+async def test_a_stop_of_all_costs_three_commands_and_one_if_there_are_none(
     commands: Commands, limiter: Limiter
 ) -> None:
     for _ in range(LIMIT):
@@ -134,21 +134,21 @@ async def test_a_stop_of_all_costs_two_commands_and_one_if_there_are_none(
     commands.sent.clear()
 
     assert await limiter.stop_all(SESSION) == LIMIT
-    assert names_of(commands, SESSION) == ["find", "update"]
+    assert names_of(commands, SESSION) == ["find", "find", "update"]
 
     assert await limiter.stop_all(SESSION) == 0
     assert names_of(commands, SESSION) == ["find"]
 
 
-async def test_a_stop_costs_one_command_that_names_its_session(
+async def test_a_stop_costs_two_commands_that_name_its_session(
     commands: Commands, limiter: Limiter
 ) -> None:
     stream = (await limiter.start(Start(SESSION, LIMIT))).stream
     commands.sent.clear()
 
-    await limiter.stop(SESSION, stream.stream_id)
+    await limiter.stop(stream.place)
 
-    assert names_of(commands, SESSION) == ["update"]
+    assert names_of(commands, SESSION) == ["find", "update"]
 
 
 async def test_a_list_and_a_look_cost_one_command_that_names_their_session(
@@ -160,7 +160,7 @@ async def test_a_list_and_a_look_cost_one_command_that_names_their_session(
     await limiter.active(SESSION)
     assert names_of(commands, SESSION) == ["find"]
 
-    await limiter.get(SESSION, stream.stream_id)
+    await limiter.get(stream.place)
     assert names_of(commands, SESSION) == ["find"]
 
 
@@ -202,9 +202,7 @@ async def test_heartbeats_that_come_at_once_are_one_statement_or_through_a_route
     started = await asyncio.gather(*(limiter.start(Start(s, LIMIT)) for s in sessions))
     commands.sent.clear()
 
-    await asyncio.gather(
-        *(limiter.heartbeat(s.stream.session, s.stream.stream_id) for s in started)
-    )
+    await asyncio.gather(*(limiter.heartbeat(s.stream.place) for s in started))
 
     [(_, update)] = commands.sent
     assert len(update["updates"]) == (20 if commands.router else 1)
@@ -213,16 +211,16 @@ async def test_heartbeats_that_come_at_once_are_one_statement_or_through_a_route
 
 async def test_each_heartbeat_of_a_batch_gets_its_own_answer(limiter: Limiter) -> None:
     streams = [(await limiter.start(Start(SESSION, LIMIT))).stream for _ in range(LIMIT)]
-    await limiter.stop(SESSION, streams[1].stream_id)
+    await limiter.stop(streams[1].place)
 
     outcomes = await asyncio.gather(
-        *(limiter.heartbeat(SESSION, s.stream_id) for s in streams), return_exceptions=True
+        *(limiter.heartbeat(s.place) for s in streams), return_exceptions=True
     )
 
     renewed, over, other = outcomes
     assert isinstance(over, StreamEndedError)
     for outcome, stream in ((renewed, streams[0]), (other, streams[2])):
-        assert isinstance(outcome, Stream)
+        assert isinstance(outcome, Renewed)
         assert outcome.stream_id == stream.stream_id
 
 
@@ -232,12 +230,12 @@ async def test_a_heartbeat_waits_for_one_machine_and_whatever_gives_or_ends_a_st
     stream = (await limiter.start(Start(SESSION, LIMIT, idempotency_key="k"))).stream
     await limiter.start(Start(SESSION, LIMIT, idempotency_key="k"))
     await limiter.start(Start(SESSION, LIMIT, replace=(stream.stream_id,)))
-    await limiter.stop(SESSION, (await limiter.start(Start(SESSION, LIMIT))).stream.stream_id)
+    await limiter.stop((await limiter.start(Start(SESSION, LIMIT))).stream.place)
     concerns = [sent["writeConcern"] for name, sent in commands.sent if name == "update"]
     assert concerns == [{"w": "majority", "j": True}] * 5
     [other] = await limiter.active(SESSION)
     commands.sent.clear()
 
-    await limiter.heartbeat(SESSION, other.stream_id)
+    await limiter.heartbeat(other.place)
 
     assert commands.sent[0][1]["writeConcern"] == {"w": 1, "j": False}

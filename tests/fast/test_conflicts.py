@@ -11,13 +11,14 @@ from pymongo.errors import BulkWriteError
 
 from stream_service.admission import Start
 from stream_service.limiter import Limiter
-from stream_service.store import MongoStore, Write
+from stream_service.store import MongoStore, Put
 from stream_service.streams import (
     StoreConflictError,
     StoreUnavailableError,
     Stream,
-    new_token,
+    new_secret,
     stream_id_of,
+    token_of,
     utc_now,
 )
 
@@ -63,10 +64,10 @@ async def test_whatever_a_command_names_is_in_order(commands: Commands, limiter:
         *(limiter.start(Start(session, 3)) for session in SESSIONS for _ in range(2))
     )
     streams = [start.stream for start in started]
-    await asyncio.gather(*(limiter.heartbeat(s.session, s.stream_id) for s in streams))
-    await asyncio.gather(*(limiter.get(s.session, s.stream_id) for s in streams))
+    await asyncio.gather(*(limiter.heartbeat(s.place) for s in streams))
+    await asyncio.gather(*(limiter.get(s.place) for s in streams))
     await asyncio.gather(*(limiter.active(session) for session in SESSIONS))
-    await asyncio.gather(*(limiter.stop(s.session, s.stream_id) for s in streams))
+    await asyncio.gather(*(limiter.stop(s.place) for s in streams))
 
     orders = [order for name, sent in commands.sent for order in _orders(name, sent)]
     assert [len(order) for order in orders if len(order) > 1]
@@ -76,7 +77,7 @@ async def test_whatever_a_command_names_is_in_order(commands: Commands, limiter:
 
 def streaming(session: str, slot: int = 0) -> Stream:
     now = utc_now()
-    return Stream(session, stream_id_of(slot, new_token()), None, None, now, now + LEASE)
+    return Stream(session, stream_id_of(slot, token_of(new_secret())), now, now + LEASE)
 
 
 async def test_each_answer_goes_to_the_write_that_it_is_about_whatever_their_order(
@@ -84,9 +85,9 @@ async def test_each_answer_goes_to_the_write_that_it_is_about_whatever_their_ord
 ) -> None:
     now = utc_now()
     for taken in ("s0", "s3"):
-        assert await store.write([Write(streaming(taken))], now) == [True]
+        assert await store.write([Put(streaming(taken))], now) == [True]
 
-    done = await store.write([Write(streaming(session)) for session in SESSIONS], now)
+    done = await store.write([Put(streaming(session)) for session in SESSIONS], now)
 
     assert dict(zip(SESSIONS, done, strict=True)) == {
         "s0": False,
@@ -104,11 +105,11 @@ async def test_a_command_that_met_another_is_carried_out_again_and_is_no_503(
         failing("update", code=WRITE_CONFLICT)
         stream = (await limiter.start(Start("s", 3))).stream
     failing("update", code=WRITE_CONFLICT, times=3)
-    await limiter.heartbeat("s", stream.stream_id)
+    await limiter.heartbeat(stream.place)
     failing("find", code=WRITE_CONFLICT)
     assert len(await limiter.active("s")) == 2
     failing("update", code=WRITE_CONFLICT)
-    assert await limiter.stop("s", stream.stream_id)
+    assert await limiter.stop(stream.place)
     assert len(await limiter.active("s")) == 1
 
 
@@ -150,7 +151,7 @@ async def test_a_conflict_of_one_statement_has_that_one_look_again(
 
     await double_store.prepare()
     monkeypatch.setattr(double_store._streams, "bulk_write", bulk_write)  # noqa: SLF001
-    writes = [Write(streaming("s0")), Write(streaming("s1"))]
+    writes = [Put(streaming("s0")), Put(streaming("s1"))]
 
     if isinstance(expected, list):
         assert await double_store.write(writes, utc_now()) == expected

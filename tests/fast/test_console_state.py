@@ -56,8 +56,9 @@ async def state_when(
 async def test_the_history_tells_what_happened_in_each_interval(client: Client) -> None:
     for _ in range(4):
         response = await client.post("/streams", headers=VIEWER)
-    stream_id = (await response.json())["streams"][0]["stream_id"]
-    await client.post(f"/streams/{stream_id}/heartbeat", headers=VIEWER)
+        if response.status == 201:
+            lease_id = (await response.json())["lease_id"]
+    await client.post(f"/streams/{lease_id}/heartbeat")
     state = await state_when(client, lambda state: any(state["history"]["heartbeats"]))
     history = state["history"]
     assert {len(column) for column in history.values() if isinstance(column, list)} == {

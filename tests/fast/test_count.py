@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stream_service import store as store_module
-from stream_service.store import MongoStore, Write
-from stream_service.streams import Stream, new_token, stream_id_of, utc_now
+from stream_service.store import MongoStore, Put
+from stream_service.streams import Stream, new_secret, stream_id_of, token_of, utc_now
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -34,8 +34,8 @@ async def fill(store: MongoStore, now: datetime) -> int:
         session = blake2b(b"%d" % number, digest_size=18).hexdigest()
         for slot in range(1 + number % 3):
             at = now - LEASE if (number + slot) % 3 == 0 else now
-            stream_id = stream_id_of(slot, new_token())
-            writes.append(Write(Stream(session, stream_id, None, None, at, at + LEASE)))
+            stream_id = stream_id_of(slot, token_of(new_secret()))
+            writes.append(Put(Stream(session, stream_id, at, at + LEASE)))
     assert all(await store.write(writes, now - LEASE))
     return sum(write.stream.is_active(now) for write in writes)
 

@@ -65,7 +65,7 @@ async def test_streams_under_another_key_are_not_known(
     before = await open_api(aiohttp_client, store)
     stream = await before.started()
     after = await open_api(aiohttp_client, store, digest_key=KEY)
-    beat = await after.ask("POST", f"/streams/{stream['stream_id']}/heartbeat")
+    beat = await after.ask("POST", f"/streams/{stream['lease_id']}/heartbeat")
     assert beat.status == 404
     assert await after.playing() == []
     assert len(await before.playing()) == 1

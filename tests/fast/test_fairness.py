@@ -11,7 +11,7 @@ import pytest
 from stream_service.admission import OLDEST, Start
 from stream_service.group_commit import MAX_SHARE
 from stream_service.limiter import Limiter, Observer
-from stream_service.streams import LimitReachedError
+from stream_service.streams import LimitReachedError, Place
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 AT_ONCE = 3 * MAX_SHARE
 
 
-def _ask(limiter: Limiter, kind: str, session: str, stream_id: str) -> Awaitable[object]:
+def _ask(limiter: Limiter, kind: str, place: Place) -> Awaitable[object]:
     match kind:
         case "start":
-            return limiter.start(Start(session, 3, replace=(OLDEST,)))
+            return limiter.start(Start(place.session, 3, replace=(OLDEST,)))
         case "heartbeat":
-            return limiter.heartbeat(session, stream_id)
+            return limiter.heartbeat(place)
         case "stop":
-            return limiter.stop(session, stream_id)
+            return limiter.stop(place)
         case "list":
-            return limiter.active(session)
-    return limiter.get(session, stream_id)
+            return limiter.active(place.session)
+    return limiter.get(place)
 
 
 @pytest.mark.usefixtures("patient")
@@ -47,12 +47,11 @@ async def test_no_session_has_more_than_its_share_of_a_command(
 
     limiter = Limiter(store, lease=timedelta(seconds=60), observer=Batches())
     playing = [
-        (session, (await limiter.start(Start(session, 3))).stream.stream_id)
-        for session in ("theirs", "ours")
+        (await limiter.start(Start(session, 3))).stream.place for session in ("theirs", "ours")
     ]
     del batches[:]
-    theirs = [asyncio.ensure_future(_ask(limiter, kind, *playing[0])) for _ in range(AT_ONCE)]
-    await _ask(limiter, kind, *playing[1])
+    theirs = [asyncio.ensure_future(_ask(limiter, kind, playing[0])) for _ in range(AT_ONCE)]
+    await _ask(limiter, kind, playing[1])
     # Ours went with the first of theirs, not after the last.
     assert next(size for name, size in batches if name == kind) == MAX_SHARE + 1
     outcomes = await asyncio.gather(*theirs, return_exceptions=True)

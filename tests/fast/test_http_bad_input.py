@@ -28,7 +28,6 @@ ROUTES = [
     ("GET", "/streams/{stream_id}"),
     ("DELETE", "/streams/{stream_id}"),
     ("POST", "/streams/{stream_id}/stop"),
-    ("POST", "/streams/{stream_id}/heartbeat"),
 ]
 OF_ONE_STREAM = ROUTES[4:]
 

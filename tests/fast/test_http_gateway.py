@@ -50,7 +50,7 @@ async def test_a_plan_may_have_a_hundred_streams(planned: Api) -> None:
     last = await planned.ask("POST", "/streams", headers={PLAN: "100"})
     assert (last.status, last.body["active"]) == (201, 100)
     assert (await planned.ask("POST", "/streams", headers={PLAN: "100"})).status == 409
-    beat = await planned.ask("POST", f"/streams/{last.body['stream_id']}/heartbeat")
+    beat = await planned.ask("POST", f"/streams/{last.body['lease_id']}/heartbeat")
     assert beat.status == 200
 
 

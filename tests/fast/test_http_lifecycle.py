@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 UNKNOWN = "0-AAAAAAAAAAAAAAAAAAAAAA"
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 OF_A_STREAM = {"stream_id", "device", "content", "started_at", "expires_at"}
-OF_A_BEAT = OF_A_STREAM | {"heartbeat_in"}
-OF_A_START = OF_A_BEAT | {"active", "limit"}
+OF_A_BEAT = {"stream_id", "expires_at", "heartbeat_in"}
+OF_A_START = OF_A_STREAM | {"lease_id", "heartbeat_in", "active", "limit"}
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ async def api(aiohttp_client: AiohttpClient, store: MongoStore) -> Api:
 
 
 def _path(stream: Any, verb: str = "") -> str:
-    path = f"/streams/{stream['stream_id']}"
+    path = f"/streams/{stream['lease_id' if verb == 'heartbeat' else 'stream_id']}"
     return f"{path}/{verb}" if verb else path
 
 
@@ -210,11 +210,11 @@ async def test_a_heartbeat_renews_the_lease_for_its_whole_length(api: Api) -> No
         beat = await api.ask("POST", _path(stream, "heartbeat"))
         assert beat.status == 200
         assert set(beat.body) == OF_A_BEAT
-        assert beat.body["device"] == "TV"
-        assert beat.body["started_at"] == stream["started_at"]
-    assert (await api.ask("GET", _path(stream))).body == _as_listed(beat.body)
+        renewed = _as_listed(stream) | {"expires_at": beat.body["expires_at"]}
+        assert beat.body["expires_at"] > stream["expires_at"]
+    assert (await api.ask("GET", _path(stream))).body == renewed
     api.clock.move_on(59.999)
-    assert await api.playing() == [_as_listed(beat.body)]
+    assert await api.playing() == [renewed]
     api.clock.move_on(0.001)
     assert await api.playing() == []
 
@@ -313,13 +313,85 @@ async def test_a_stream_that_was_replaced_is_told_so_when_its_successor_was_too(
         assert answer.body["replaced_by"]["device"] == "Kitchen tablet"
 
 
-async def test_a_slot_that_was_used_again_has_forgotten_a_stream_whose_lease_ran_out(
+async def test_a_stream_whose_lease_ran_out_is_told_so_when_its_slot_is_used_again(
     api: Api,
 ) -> None:
     stream = await api.started()
     api.clock.move_on(61)
     await api.started()
-    assert (await api.ask("POST", _path(stream, "heartbeat"))).status == 404
+    for method, path in (("POST", _path(stream, "heartbeat")), ("GET", _path(stream))):
+        answer = await api.ask(method, path)
+        assert (answer.status, answer.body["reason"]) == (410, "expired")
+    assert (await api.ask("DELETE", _path(stream))).status == 204
+
+
+async def test_the_lease_id_alone_renews_and_ends_its_stream(api: Api) -> None:
+    stream = await api.started()
+    path = f"/streams/{stream['lease_id']}"
+    assert (await api.ask("POST", f"{path}/heartbeat", session=None)).status == 200
+    # Whoever sends a session too means this account's stream.
+    for verb in ("heartbeat", "stop"):
+        assert (await api.ask("POST", f"{path}/{verb}", session="another")).status == 404
+        assert (await api.ask("POST", f"{path}/{verb}", session="x" * 257)).status == 400
+    assert len(await api.playing()) == 1
+    assert (await api.ask("POST", f"{path}/stop", session=None)).status == 204
+    assert await api.playing() == []
+    told = await api.ask("POST", f"{path}/heartbeat", session=None)
+    assert (told.status, told.body["reason"]) == (410, "stopped")
+
+
+async def test_a_public_stream_id_renews_nothing_and_is_told_what_does(api: Api) -> None:
+    stream = await api.started()
+    api.clock.move_on(30)
+    refused = await api.ask("POST", f"/streams/{stream['stream_id']}/heartbeat")
+    assert refused.status == 404
+    assert "lease_id" in refused.body["detail"]
+    assert await api.playing() == [_as_listed(stream)]
+    api.clock.move_on(30)
+    assert await api.playing() == []
+
+
+async def test_a_stop_by_the_public_id_needs_the_account(api: Api) -> None:
+    stream = await api.started()
+    path = f"/streams/{stream['stream_id']}/stop"
+    assert (await api.ask("POST", path, session=None)).status == 400
+    assert (await api.ask("POST", path, session="another")).status == 404
+    assert len(await api.playing()) == 1
+
+
+async def test_the_lease_id_is_in_the_answer_of_a_start_and_of_its_replay_and_nowhere_else(
+    aiohttp_client: AiohttpClient, wire_store: MongoStore, mongo: MongoClient[Any], database: str
+) -> None:
+    api = await open_api(aiohttp_client, wire_store)
+    twin = await open_api(aiohttp_client, wire_store)
+    first = await api.start(key="k", device="TV")
+    lease_id = first.body["lease_id"]
+    # At any process, for the secret is not in the database: it is made from the key.
+    for replay in (await api.start(key="k", device="TV"), await twin.start(key="k", device="TV")):
+        assert (replay.status, replay.body["lease_id"]) == (200, lease_id)
+    plain = await api.started()
+    third = await api.started(replace=plain["stream_id"])
+    for _ in range(1):
+        await api.started()
+    refused = await api.start()
+    replaced = await api.ask("POST", _path(plain, "heartbeat"))
+    listed = await api.ask("GET", "/streams")
+    beat = await api.ask("POST", _path(third, "heartbeat"))
+    for answer in (refused, replaced, listed, beat):
+        assert "lease_id" not in str(answer.body)
+    stored = str(list(mongo[database]["streams"].find()))
+    for stream in (first.body, plain, third):
+        assert stream["lease_id"].partition("-")[2][:21] not in stored
+
+
+async def test_a_key_gets_another_lease_once_its_stream_is_over(api: Api) -> None:
+    first = await api.start(key="k")
+    await api.ask("DELETE", _path(first.body))
+    second = await api.start(key="k")
+    assert second.status == 201
+    assert second.body["lease_id"] != first.body["lease_id"]
+    assert (await api.ask("POST", _path(first.body, "heartbeat"))).status == 410
+    assert (await api.ask("POST", _path(second.body, "heartbeat"))).status == 200
 
 
 async def test_a_named_stream_is_replaced_at_the_limit_and_below_it(api: Api) -> None:
@@ -478,7 +550,7 @@ async def test_a_device_id_is_kept_as_a_digest_that_differs_between_sessions(
         await api.started(session=session, device_id=secret)
     documents = list(mongo[database]["streams"].find())
     assert secret not in repr(documents)
-    assert len({document["start"]["device_id"] for document in documents}) == 2
+    assert len({document["device_id"] for document in documents}) == 2
 
 
 async def test_starts_that_race_over_http_are_admitted_up_to_the_limit(api: Api) -> None:

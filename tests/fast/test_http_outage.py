@@ -16,7 +16,7 @@ from stream_service.group_commit import DEADLINE_SECONDS
 from stream_service.keys import LIMITER
 from stream_service.store import MongoStore
 from stream_service.streams import StoreUnavailableError
-from tests.support.http_api import Api, open_api
+from tests.support.http_api import Api, a_lease_id, open_api
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,7 @@ AGAIN = {
     ("GET", STREAM): "Try again",
     ("DELETE", STREAM): "unknown whether the stream was stopped",
     ("POST", f"{STREAM}/stop"): "unknown whether the stream was stopped",
-    ("POST", f"{STREAM}/heartbeat"): "unknown whether the lease was renewed",
+    ("POST", f"/streams/{a_lease_id()}/heartbeat"): "unknown whether the lease was renewed",
 }
 """The routes that ask the store, with what their 503 says of this very request."""
 

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stream_service.admission import Start
-from stream_service.limiter import Limiter
-from stream_service.store import Write
+from stream_service.limiter import Limiter, Renewed
+from stream_service.store import Put
 from stream_service.streams import (
     LimitReachedError,
     Stream,
     StreamEndedError,
-    new_token,
+    key_place,
+    new_secret,
     stream_id_of,
+    token_of,
     utc_now,
 )
 
@@ -32,8 +34,8 @@ LEASE = 60 * SECOND
 
 
 def streaming(slot: int, at: datetime, key: str | None = None) -> Stream:
-    stream_id = stream_id_of(slot, new_token())
-    return Stream("s", stream_id, None, None, at, at + LEASE, key)
+    stream_id = stream_id_of(slot, token_of(new_secret()))
+    return Stream("s", stream_id, at, at + LEASE, places=() if key is None else (key_place(key),))
 
 
 def after_the_first_look(
@@ -65,7 +67,7 @@ async def end_of_the_third(store: MongoStore) -> datetime:
     """
     began = utc_now()
     at = began - LEASE
-    writes = [Write(streaming(0, began)), Write(streaming(1, began)), Write(streaming(4, at))]
+    writes = [Put(streaming(0, began)), Put(streaming(1, began)), Put(streaming(4, at))]
     assert all(await store.write(writes, at))
     return began
 
@@ -77,7 +79,7 @@ async def test_a_heartbeat_in_the_last_moment_of_a_stream_above_a_lowered_limit_
     limiter = Limiter(store, lease=LEASE, clock=lambda: end_of_the_third)
     other = Limiter(store, lease=LEASE, clock=lambda: end_of_the_third - MILLISECOND)
 
-    after_the_first_look(monkeypatch, store, lambda: other.heartbeat("s", fourth.stream_id))
+    after_the_first_look(monkeypatch, store, lambda: other.heartbeat(fourth.place))
     with pytest.raises(LimitReachedError):
         await limiter.start(Start("s", 3))
 
@@ -94,7 +96,7 @@ async def test_a_heartbeat_that_comes_after_the_place_was_given_away_is_told_tha
 
     started = await limiter.start(Start("s", 3))
     with pytest.raises(StreamEndedError) as over:
-        await late.heartbeat("s", fourth.stream_id)
+        await late.heartbeat(fourth.place)
 
     assert started.stream.slot == 2
     assert over.value.reason == "expired"
@@ -126,7 +128,7 @@ async def test_a_replay_whose_stream_was_stopped_meanwhile_is_a_start_of_its_own
     limiter = Limiter(store, lease=LEASE)
     first = (await limiter.start(Start("s", 3, idempotency_key="k"))).stream
 
-    after_the_first_look(monkeypatch, store, lambda: limiter.stop("s", first.stream_id))
+    after_the_first_look(monkeypatch, store, lambda: limiter.stop(first.place))
     again = await limiter.start(Start("s", 3, idempotency_key="k"))
 
     assert not again.replay
@@ -152,7 +154,7 @@ async def test_a_heartbeat_that_a_router_missed_and_counted_wrongly_is_sent_agai
         return await renew(places, *args)
 
     monkeypatch.setattr(store, "renew", miss_one)
-    await asyncio.gather(*(limiter.heartbeat("s", s.stream_id) for s in (first, second)))
+    await asyncio.gather(*(limiter.heartbeat(s.place) for s in (first, second)))
 
     assert [s.expires_at for s in await limiter.active("s")] == [now + LEASE] * 2
 
@@ -172,7 +174,7 @@ async def test_a_renewal_that_is_lost_costs_no_stream_that_beats_on_time(
     for beat in range(1, 13):
         now += limiter.heartbeat_in() * SECOND
         try:
-            answers.append(await limiter.heartbeat("s", stream.stream_id))
+            answers.append(await limiter.heartbeat(stream.place))
         except StreamEndedError as over:
             answers.append(over)
         if beat % (lost_in_a_row + 1):
@@ -182,5 +184,5 @@ async def test_a_renewal_that_is_lost_costs_no_stream_that_beats_on_time(
         else:
             durable = now + LEASE
 
-    assert all(isinstance(answer, Stream) for answer in answers) == survives
+    assert all(isinstance(answer, Renewed) for answer in answers) == survives
     assert now > began + 4 * LEASE

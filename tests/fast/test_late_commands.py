@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stream_service.store import Closing, Confirmation, MongoStore, Place, Write
-from stream_service.streams import Stream, new_token, stream_id_of, utc_now
+from stream_service.store import Close, Confirm, MongoStore, Put
+from stream_service.streams import Stream, key_place, new_secret, stream_id_of, token_of, utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -21,25 +21,20 @@ SECOND = timedelta(seconds=1)
 LEASE = 60 * SECOND
 
 
-def streaming(at: datetime, *, replaced: str | None = None, key: str | None = None) -> Stream:
+def streaming(at: datetime, *, key: str | None = None) -> Stream:
     return Stream(
         session="s",
-        stream_id=stream_id_of(0, new_token()),
+        stream_id=stream_id_of(0, token_of(new_secret())),
         device="TV",
         content="film",
         started_at=at,
         expires_at=at + LEASE,
-        idempotency_key=key,
-        replaced=replaced,
+        places=() if key is None else (key_place(key),),
     )
 
 
-def place(stream: Stream) -> Place:
-    return stream.session, stream.stream_id
-
-
 async def stopped(store: MongoStore, stream: Stream, seconds: int = 1) -> None:
-    assert await store.end([place(stream)], stream.started_at + seconds * SECOND)
+    assert await store.end([stream.place], stream.started_at + seconds * SECOND)
 
 
 async def stopped_beyond_the_skew(store: MongoStore, stream: Stream) -> None:
@@ -48,8 +43,8 @@ async def stopped_beyond_the_skew(store: MongoStore, stream: Stream) -> None:
 
 async def replaced(store: MongoStore, stream: Stream, at: int = 1) -> Stream:
     now = stream.started_at + at * SECOND
-    successor = streaming(now, replaced=stream.stream_id)
-    assert await store.write([Write(successor, stream)], now) == [True]
+    successor = streaming(now)
+    assert await store.write([Put(successor, stream)], now) == [True]
     return successor
 
 
@@ -60,20 +55,20 @@ async def replaced_by_one_that_was_stopped(store: MongoStore, stream: Stream) ->
 async def stopped_and_its_slot_claimed(store: MongoStore, stream: Stream) -> None:
     await stopped(store, stream)
     now = stream.started_at + 2 * SECOND
-    assert await store.write([Write(streaming(now))], now) == [True]
+    assert await store.write([Put(streaming(now))], now) == [True]
 
 
 async def stopped_and_its_slot_used_and_stopped(store: MongoStore, stream: Stream) -> None:
     await stopped(store, stream)
     now = stream.started_at + 2 * SECOND
     other = streaming(now)
-    assert await store.write([Write(other)], now) == [True]
+    assert await store.write([Put(other)], now) == [True]
     await stopped(store, other, 20)
 
 
 async def lapsed_and_closed(store: MongoStore, stream: Stream) -> None:
     now = stream.expires_at
-    assert await store.write([Closing(stream)], now) == [True]
+    assert await store.write([Close(stream)], now) == [True]
 
 
 OVER = [
@@ -88,36 +83,36 @@ OVER = [
 
 
 async def a_renewal(store: MongoStore, stream: Stream, now: datetime) -> bool:
-    return await store.renew([place(stream)], now, now + 2 * LEASE)
+    return await store.renew([stream.place], now, now + 2 * LEASE)
 
 
 async def a_stop(store: MongoStore, stream: Stream, now: datetime) -> bool:
-    return await store.end([place(stream)], now)
+    return await store.end([stream.place], now)
 
 
 async def a_take_over(store: MongoStore, stream: Stream, now: datetime) -> bool:
-    write = Write(streaming(now, replaced=stream.stream_id), stream)
+    write = Put(streaming(now), stream)
     return await store.write([write], now) == [True]
 
 
-async def a_take_over_unless_renewed(store: MongoStore, stream: Stream, now: datetime) -> bool:
-    write = Write(streaming(now, replaced=stream.stream_id), stream, unless_renewed=True)
+async def a_take_over_if_unchanged(store: MongoStore, stream: Stream, now: datetime) -> bool:
+    write = Put(streaming(now), stream, if_unchanged=True)
     return await store.write([write], now) == [True]
 
 
 async def a_confirmation(store: MongoStore, stream: Stream, now: datetime) -> bool:
-    return await store.write([Confirmation(stream)], now) == [True]
+    return await store.write([Confirm(stream)], now) == [True]
 
 
 async def a_closing(store: MongoStore, stream: Stream, now: datetime) -> bool:
-    return await store.write([Closing(stream)], now) == [True]
+    return await store.write([Close(stream)], now) == [True]
 
 
 COMMANDS = [
     a_renewal,
     a_stop,
     a_take_over,
-    a_take_over_unless_renewed,
+    a_take_over_if_unchanged,
     a_confirmation,
     a_closing,
 ]
@@ -131,14 +126,14 @@ async def test_a_command_that_comes_late_changes_nothing_of_a_stream_that_is_ove
     command: Callable[[MongoStore, Stream, datetime], Awaitable[bool]],
 ) -> None:
     stream = streaming(utc_now(), key="k")
-    assert await store.write([Write(stream)], stream.started_at) == [True]
+    assert await store.write([Put(stream)], stream.started_at) == [True]
     await event(store, stream)
-    holder = (await store.slots([place(stream)]))[place(stream)]
+    holder = (await store.slots([stream.place]))[stream.place]
 
     # What was sent while the stream was active.
     assert not await command(store, stream, stream.started_at)
 
-    assert (await store.slots([place(stream)]))[place(stream)] == holder
+    assert (await store.slots([stream.place]))[stream.place] == holder
 
 
 @pytest.mark.parametrize("seconds", [1, 20])
@@ -147,30 +142,30 @@ async def test_a_claim_that_comes_late_takes_a_slot_only_from_what_was_over_when
 ) -> None:
     sent = utc_now()
     playing = streaming(sent + seconds * SECOND)
-    assert await store.write([Write(playing)], playing.started_at) == [True]
+    assert await store.write([Put(playing)], playing.started_at) == [True]
 
-    assert await store.write([Write(streaming(sent))], sent) == [False]
+    assert await store.write([Put(streaming(sent))], sent) == [False]
 
-    assert (await store.slots([place(playing)]))[place(playing)] == playing
+    assert (await store.slots([playing.place]))[playing.place] == playing
 
 
 async def test_a_renewal_that_comes_late_still_counts_for_a_stream_that_nobody_ended(
     store: MongoStore,
 ) -> None:
     stream = streaming(utc_now())
-    await store.write([Write(stream)], stream.started_at)
+    await store.write([Put(stream)], stream.started_at)
     late = stream.expires_at + SECOND
 
     assert await a_renewal(store, stream, stream.started_at + 30 * SECOND)
-    assert (await store.slots([place(stream)]))[place(stream)].is_active(late)
+    assert (await store.slots([stream.place]))[stream.place].is_active(late)
 
 
 async def test_a_stop_that_comes_late_ends_a_stream_that_was_renewed_meanwhile(
     store: MongoStore,
 ) -> None:
     stream = streaming(utc_now())
-    await store.write([Write(stream)], stream.started_at)
+    await store.write([Put(stream)], stream.started_at)
     assert await a_renewal(store, stream, stream.started_at + 30 * SECOND)
 
     assert await a_stop(store, stream, stream.started_at)
-    assert (await store.slots([place(stream)]))[place(stream)].ended == "stopped"
+    assert (await store.slots([stream.place]))[stream.place].ended == "stopped"

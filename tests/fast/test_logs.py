@@ -83,7 +83,7 @@ def _has_logged_no_secret(service: Service) -> None:
         ("GET", "/watch", 200, "/watch"),
         ("POST", "/streams", 201, "/streams"),
         ("GET", "/streams?q=s3cret", 200, "/streams"),
-        ("POST", "/streams/s3cret/heartbeat", 404, "/streams/{stream_id}/heartbeat"),
+        ("POST", "/streams/s3cret/heartbeat", 404, "/streams/{lease_id}/heartbeat"),
         ("DELETE", "/streams/s3cret", 404, "/streams/{stream_id}"),
         ("PUT", "/streams/s3cret", 405, "unmatched"),
         ("GET", "/s3cret", 404, "unmatched"),

@@ -20,6 +20,7 @@ from stream_service.streams import StoreUnavailableError, utc_now
 from stream_service.telemetry import metrics as metrics_module
 from stream_service.telemetry.keys import METRICS, SCRAPES
 from stream_service.telemetry.metrics import Metrics, Sampler
+from tests.support.http_api import a_lease_id
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent.parent
 VIEWER = {"Session-Id": "viewer-of-the-metrics-test"}
+NEVER_STARTED = {"lease_id": a_lease_id(VIEWER["Session-Id"])}
+
+Started = dict[str, Any]
 
 
 class Clock:
@@ -72,14 +76,14 @@ async def scrape(client: Client) -> dict[str, float]:
     return values
 
 
-async def start(client: Client, **body: Any) -> str:
+async def start(client: Client, **body: Any) -> Started:
     response = await client.post("/streams", headers=VIEWER, json=body)
-    stream_id: str = (await response.json())["stream_id"]
-    return stream_id
+    stream: Started = await response.json()
+    return stream
 
 
-async def beat(client: Client, stream_id: str) -> int:
-    return (await client.post(f"/streams/{stream_id}/heartbeat", headers=VIEWER)).status
+async def beat(client: Client, stream: Started) -> int:
+    return (await client.post(f"/streams/{stream['lease_id']}/heartbeat")).status
 
 
 async def test_starts_are_counted_by_what_became_of_them(client: Client) -> None:
@@ -91,7 +95,7 @@ async def test_starts_are_counted_by_what_became_of_them(client: Client) -> None
     await start(client)
     assert (await client.post("/streams", headers=VIEWER)).status == 409
     assert (await client.get("/watch", headers=VIEWER)).status == 401
-    await start(client, replace=first)
+    await start(client, replace=first["stream_id"])
     values = await scrape(client)
     outcomes = {"admitted": 3, "replayed": 1, "refused": 2, "replacing": 1, "unavailable": 0}
     outcomes["key_reused"] = 1
@@ -107,13 +111,13 @@ async def test_heartbeats_and_ends_are_counted_by_what_became_of_them(
     one, two, three = [await start(client) for _ in range(3)]
     assert await beat(client, one) == 200
     for _ in range(2):
-        await client.delete(f"/streams/{two}", headers=VIEWER)
+        await client.delete(f"/streams/{two['stream_id']}", headers=VIEWER)
         clock.pass_seconds(0.001)
     assert await beat(client, two) == 410
     clock.pass_seconds(1)
-    four = await start(client, replace=three)
+    four = await start(client, replace=three["stream_id"])
     assert await beat(client, three) == 410
-    assert await beat(client, "0-" + "a" * 22) == 404
+    assert await beat(client, NEVER_STARTED) == 404
     clock.pass_seconds(75)
     assert await beat(client, four) == 410
     values = await scrape(client)
@@ -132,7 +136,7 @@ async def test_a_stop_of_all_counts_each_stream_that_it_ended(client: Client) ->
         assert (await client.delete("/streams", headers=VIEWER)).status == 200
     values = await scrape(client)
     assert values['stream_service_ends_total{reason="stopped"}'] == 3
-    assert values['stream_service_batch_size_count{kind="stop_all"}'] == 2
+    assert values['stream_service_batch_size_sum{kind="stop"}'] == 3
 
 
 async def test_a_store_that_is_away_is_counted_and_leaves_no_figure_of_streams(
@@ -148,7 +152,7 @@ async def test_a_store_that_is_away_is_counted_and_leaves_no_figure_of_streams(
     store: Any = Away()
     client = await aiohttp_client(create_app(Settings(), store=store))
     assert (await client.post("/streams", headers=VIEWER)).status == 503
-    assert await beat(client, "0-" + "a" * 22) == 503
+    assert await beat(client, NEVER_STARTED) == 503
     values = await scrape(client)
     assert values['stream_service_store_errors_total{error="AutoReconnect"}'] == 2
     assert values['stream_service_starts_total{outcome="unavailable"}'] == 1
@@ -243,8 +247,8 @@ async def test_requests_are_timed_by_route_and_status(client: Client) -> None:
 
 
 async def test_heartbeats_that_share_a_command_are_one_batch(client: Client) -> None:
-    stream_id = await start(client)
-    assert set(await asyncio.gather(*(beat(client, stream_id) for _ in range(20)))) == {200}
+    stream = await start(client)
+    assert set(await asyncio.gather(*(beat(client, stream) for _ in range(20)))) == {200}
     values = await scrape(client)
     assert values['stream_service_batch_size_sum{kind="heartbeat"}'] == 20
     batches = values['stream_service_batch_size_count{kind="heartbeat"}']

@@ -34,6 +34,7 @@ from stream_service.keys import PLAYBACK
 from stream_service.limiter import JITTER
 from stream_service.settings import MAX_LIMIT, Settings
 from stream_service.streams import StoreUnavailableError, Stream, utc_now
+from tests.support.http_api import a_lease_id
 from tests.support.playback import write_key
 
 if TYPE_CHECKING:
@@ -199,11 +200,12 @@ class Service:
         self.client = client
         self.operations = operations(openapi_document(settings))
 
-    async def ask(
+    async def ask(  # noqa: PLR0913 - what fills a path
         self,
         name: str,
         stream_id: str = "0-" + "a" * 22,
         *,
+        lease_id: str = a_lease_id(SESSION["Session-Id"], FULL.digest_key),
         without: str = "",
         file: str = "icon.svg",
         guide: str = "integration",
@@ -211,7 +213,7 @@ class Service:
     ) -> ClientResponse:
         """Ask what the operation's name says, as an operator would, but for one header."""
         operation = self.operations[name]
-        path = operation.path.format(stream_id=stream_id, file=file, guide=guide)
+        path = operation.path.format(stream_id=stream_id, lease_id=lease_id, file=file, guide=guide)
         headers = {**BEARER, **SESSION, **how.pop("headers", {})}
         headers.pop(without, None)
         return await self.client.request(operation.method, path, headers=headers, **how)
@@ -221,23 +223,23 @@ class Service:
         now = utc_now()
         stream_id = "0-" + "a" * 22
         over = now + timedelta(seconds=60)
-        stream = Stream("ab" * 18, stream_id, "TV", "A film", now, over)
+        stream = Stream("ab" * 18, stream_id, now, over, "TV", "A film")
         app: web.Application = self.client.app
         return app[PLAYBACK].issue(stream)
 
-    async def start(self, **body: Any) -> str:
-        response = await self.ask("startStream", json=body)
-        stream_id: str = (await response.json())["stream_id"]
-        return stream_id
+    async def start(self, **body: Any) -> dict[str, str]:
+        """The ids of a stream that was just started."""
+        started = await (await self.ask("startStream", json=body)).json()
+        return {name: started[name] for name in ("stream_id", "lease_id")}
 
     async def fill(self) -> None:
         for _ in range(3):
             await self.start()
 
-    async def stopped(self) -> str:
-        stream_id = await self.start()
-        await self.ask("deleteStream", stream_id)
-        return stream_id
+    async def stopped(self) -> dict[str, str]:
+        ids = await self.start()
+        await self.ask("deleteStream", **ids)
+        return ids
 
 
 class AwayStore:
@@ -287,6 +289,10 @@ async def _given(service: Service, name: str, status: int, kind: str) -> ClientR
             return await service.ask(name, headers=headers, params={"live": "1"})
         case _, 400, "no-session":
             return await service.ask(name, without="Session-Id")
+        case "heartbeat", 400, _:
+            return await service.ask(
+                name, **await service.start(), headers={"Session-Id": "x" * 257}
+            )
         case _, 400, "invalid-request":
             return await service.ask(name, headers={"Session-Id": "x" * 257})
         case "startStream", 200, _:
@@ -307,9 +313,9 @@ async def _given(service: Service, name: str, status: int, kind: str) -> ClientR
             await service.fill()
             return await service.ask(name)
         case _, 410, _:
-            return await service.ask(name, await service.stopped())
+            return await service.ask(name, **await service.stopped())
         case "getStream" | "deleteStream" | "stopStream" | "heartbeat", 200 | 204, _:
-            return await service.ask(name, await service.start(device="TV"))
+            return await service.ask(name, **await service.start(device="TV"))
         case "landing", 200, _:
             return await service.ask(name, headers={"Accept": "text/html"})
         case "guide", 404, _:
@@ -387,6 +393,10 @@ def test_each_limit_in_the_document_is_the_constant_of_the_code() -> None:
         ("Session-Id", "minLength", 1),
         ("Session-Id", "maxLength", inputs.MAX_SESSION_LENGTH),
         ("Session-Id", "pattern", PRINTABLE),
+        ("Session-Of-Lease", "minLength", 1),
+        ("Session-Of-Lease", "maxLength", inputs.MAX_SESSION_LENGTH),
+        ("Session-Of-Lease", "pattern", PRINTABLE),
+        ("lease_id", "maxLength", len(a_lease_id()) + 1),
         ("Idempotency-Key", "minLength", 1),
         ("Idempotency-Key", "maxLength", inputs.MAX_KEY_LENGTH),
         ("Idempotency-Key", "pattern", PRINTABLE),
@@ -599,7 +609,7 @@ async def test_other_methods_and_paths_are_problems_of_the_documented_shape(
     document = openapi_document(PLAIN)
     judge = Judge(document)
     for template, item in document["paths"].items():
-        path = template.format(stream_id="any", file="any", guide="any")
+        path = template.format(stream_id="any", lease_id="any", file="any", guide="any")
         headed = {"head"} if "get" in item and template != "/watch" else set()
         for method in METHODS - item.keys() - headed:
             response = await service.client.request(method, path, headers=SESSION)

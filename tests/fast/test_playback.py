@@ -33,7 +33,7 @@ from joserfc.jwk import KeySet
 from stream_service.api import playback_tokens
 from stream_service.api.digests import Digests
 from stream_service.api.inputs import MAX_LABEL_LENGTH
-from stream_service.api.playback_claims import PlaybackRefusedError
+from stream_service.api.playback_claims import Playback, PlaybackRefusedError
 from stream_service.api.playback_tokens import MAX_TOKEN_LENGTH, PlaybackTokens
 from stream_service.app import create_app
 from stream_service.keys import PLAYBACK
@@ -115,7 +115,7 @@ async def test_starts_and_heartbeats_and_their_replays_give_a_token_and_nothing_
     replay = await api.start(key="k")
     watched = await api.ask("GET", "/watch")
     path = f"/streams/{first.body['stream_id']}"
-    beat = await api.ask("POST", f"{path}/heartbeat")
+    beat = await api.ask("POST", f"/streams/{first.body['lease_id']}/heartbeat")
     assert (first.status, replay.status, watched.status, beat.status) == (201, 200, 200, 200)
     for answer in (first, replay, watched, beat):
         assert (await _check(api, answer.body["playback_token"])).status == 204
@@ -222,7 +222,7 @@ async def test_without_keys_there_is_nothing_of_it(
 ) -> None:
     api = await open_api(aiohttp_client, double_store)
     started = await api.started()
-    beat = await api.ask("POST", f"/streams/{started['stream_id']}/heartbeat")
+    beat = await api.ask("POST", f"/streams/{started['lease_id']}/heartbeat")
     assert "playback_token" not in started
     assert "playback_token" not in beat.body
     for path in (CHECK, KEYS):
@@ -332,7 +332,7 @@ async def test_a_token_is_good_until_its_last_second_and_no_longer(api: Api) -> 
 async def test_each_heartbeat_gives_a_token_for_its_own_lease(api: Api) -> None:
     started = await api.started()
     api.clock.move_on(20)
-    beat = await api.ask("POST", f"/streams/{started['stream_id']}/heartbeat")
+    beat = await api.ask("POST", f"/streams/{started['lease_id']}/heartbeat")
     api.clock.move_on(TTL - 10)
     assert await _reason(api, started["playback_token"]) == "expired"
     assert (await _check(api, beat.body["playback_token"])).status == 204
@@ -365,7 +365,7 @@ async def test_asked_live_the_store_knows_better_than_the_token_when_its_stream_
     started = await api.started()
     token, live = started["playback_token"], f"{CHECK}?live=1"
     api.clock.move_on(TTL - 1)
-    await api.ask("POST", f"/streams/{started['stream_id']}/heartbeat")
+    await api.ask("POST", f"/streams/{started['lease_id']}/heartbeat")
     api.clock.move_on(TTL - 1)
     assert await _reason(api, token) == "expired"
     assert (await _check(api, token, path=live)).status == 204
@@ -591,7 +591,8 @@ async def test_what_can_be_seen_without_the_signature_costs_no_verification(
 def test_what_is_remembered_of_tokens_is_bounded(
     any_key: Path, double_store: MongoStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(playback_tokens, "MAX_CHECKED", 3)
+    size = playback_tokens._size(Playback("", "", None, 0))  # noqa: SLF001
+    monkeypatch.setattr(playback_tokens, "CHECKED_BYTES", 3 * size)
     app = create_app(Settings(playback_keys=(any_key,)), store=double_store)
     tokens = app[PLAYBACK]
     issued = [tokens.issue(_stream(slot)) for slot in range(9)]
@@ -613,7 +614,7 @@ def test_text_that_is_nothing_like_a_token_is_refused(text: str) -> None:
 
 def _stream(slot: int = 0) -> Any:
     now = utc_now()
-    return Stream("ab" * 18, f"{slot}-" + "a" * 22, None, None, now, now + timedelta(seconds=TTL))
+    return Stream("ab" * 18, f"{slot}-" + "a" * 22, now, now + timedelta(seconds=TTL))
 
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"

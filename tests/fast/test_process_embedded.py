@@ -52,6 +52,7 @@ def test_the_curl_walk_of_the_first_version_and_its_streams_survive_a_restart(
         assert _curl(f"{service.url}/health") == '{"status":"UP"}'
         assert _walk(service.url) == ["400", "200", "200", "200", "401"]
         _, before = service.ask("GET", "/streams", SESSION)
+        _, other = service.ask("POST", "/streams", {"Session-Id": "another"})
         [database] = service.children
         service.signal(signal.SIGTERM)
         assert service.status() == 0
@@ -64,8 +65,7 @@ def test_the_curl_walk_of_the_first_version_and_its_streams_survive_a_restart(
 
     with _embedded(tmp_path) as again:
         assert again.ask("GET", "/streams", SESSION) == (200, before)
-        path = f"/streams/{before['streams'][0]['stream_id']}"
-        assert again.ask("POST", f"{path}/heartbeat", SESSION)[0] == 200
+        assert again.ask("POST", f"/streams/{other['lease_id']}/heartbeat")[0] == 200
         assert again.ask("GET", "/watch", SESSION)[0] == 401
         [database] = again.children
 

@@ -89,9 +89,10 @@ def test_what_one_process_starts_the_other_one_knows(services: list[Service]) ->
     status, stream = one.ask("POST", "/streams", headers)
     assert status == 201
     path = f"/streams/{stream['stream_id']}"
-    assert other.ask("POST", f"{path}/heartbeat", headers)[0] == 200
+    beat = f"/streams/{stream['lease_id']}/heartbeat"
+    assert other.ask("POST", beat)[0] == 200
     assert other.ask("DELETE", path, headers)[0] == 204
-    status, told = one.ask("POST", f"{path}/heartbeat", headers)
+    status, told = one.ask("POST", beat)
     assert (status, told["reason"]) == (410, "stopped")
 
 

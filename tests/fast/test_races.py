@@ -13,7 +13,7 @@ from stream_service import store as store_module
 from stream_service.admission import SAME_DEVICE, STALEST, Start
 from stream_service.limiter import Limiter, Started
 from stream_service.store import MongoStore
-from stream_service.streams import LimitReachedError, new_token
+from stream_service.streams import LimitReachedError, new_secret, token_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -122,7 +122,7 @@ async def test_racing_starts_get_the_slots_of_streams_that_are_over_once_each(
     limiters: list[Limiter], race: Race
 ) -> None:
     for started in await race([Start("s", 3) for _ in range(3)]):
-        await limiters[0].stop("s", started.stream.stream_id)
+        await limiters[0].stop(started.stream.place)
 
     admitted = await race([Start("s", 3) for _ in range(30)])
 
@@ -154,7 +154,7 @@ async def test_one_key_of_an_expired_stream_that_races_takes_one_slot(
     mongo[database]["streams"].update_one(
         {"stream_id": old.stream_id}, {"$set": {"expires_at": old.started_at}}
     )
-    await limiters[0].stop("s", low.stream_id)
+    await limiters[0].stop(low.place)
 
     answers = await race([Start("s", 3, idempotency_key="k") for _ in range(3)])
 
@@ -233,10 +233,10 @@ async def test_starts_that_are_not_held_to_the_limit_race_with_others_that_are(
     assert 12 <= len(admitted) <= 15
     # Those beyond the limit play on where it is enforced, and keep everybody else out.
     for started in admitted:
-        await limiters[0].heartbeat("s", started.stream.stream_id)
+        await limiters[0].heartbeat(started.stream.place)
     assert await race([Start("s", 3) for _ in range(3)]) == []
     for started in sorted(admitted, key=lambda started: started.stream.slot)[:-2]:
-        await limiters[1].stop("s", started.stream.stream_id)
+        await limiters[1].stop(started.stream.place)
     assert len(await race([Start("s", 3) for _ in range(30)])) == 1
     assert len(await active(limiters[0], "s")) == 3
 
@@ -259,7 +259,7 @@ async def test_a_stop_of_all_tells_only_of_what_it_ended_itself(
 
     async def read_before_others(*args: Any) -> Any:
         view = await read(*args)
-        await limiters[1].stop("s", stopped.stream_id)
+        await limiters[1].stop(stopped.place)
         await asyncio.sleep(0.01)  # A stop of the same millisecond could be anybody's.
         await limiters[1].start(Start("s", 3, replace=(replaced.stream_id,)))
         return view
@@ -287,7 +287,7 @@ def _claims_beside_what_is_there(operation: Callable[..., UpdateOne]) -> Callabl
     def unguarded(store: MongoStore, change: store_module.Change, now: datetime) -> UpdateOne:
         made: Any = operation(store, change, now)
         if store_module._is_claim(change):  # noqa: SLF001
-            made._filter["_id"] += f"/{new_token()}"  # noqa: SLF001 - its one way in
+            made._filter["_id"] += f"/{token_of(new_secret())}"  # noqa: SLF001 - its one way in
         return cast("UpdateOne", made)
 
     return unguarded

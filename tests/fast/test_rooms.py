@@ -1,4 +1,4 @@
-"""Which part of the package may know which: the folders and the five modules of the core."""
+"""Which part of the package may know which: the folders and the modules of the core."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PACKAGE = Path(stream_service.__file__).parent
-CORE = {"streams", "admission", "limiter", "group_commit", "store"}
+CORE = {
+    *("streams", "admission", "limiter", "group_commit"),
+    *("store", "documents", "connection"),
+}
 MAY_IMPORT = {
     # Settings import nothing: the store and the tracing say by its error what cannot be used.
     "core": {"core", "settings"},
@@ -87,8 +90,8 @@ def test_each_part_of_the_package_has_its_rule() -> None:
     ("library", "where"),
     [
         ("aiohttp", ("app", "keys", "api.", "pages.", "telemetry.", "process.")),
-        ("motor", ("store", "process.embedded")),
-        ("pymongo", ("store", "settings", "process.embedded")),
+        ("motor", ("connection", "process.embedded")),
+        ("pymongo", ("store", "connection", "settings", "process.embedded")),
         ("prometheus_client", ("telemetry.metrics", "telemetry.history", "pages.routes")),
         ("yaml", ("api.openapi",)),
         ("markdown_it", ("pages.guides",)),

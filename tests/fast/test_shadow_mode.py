@@ -47,7 +47,8 @@ async def test_starts_beyond_the_limit_are_admitted_and_answered_as_always(api: 
     assert (listed["active"], listed["limit"]) == (5, 3)
     for stream in (*within, *beyond):
         path = f"/streams/{stream['stream_id']}"
-        assert (await api.ask("POST", f"{path}/heartbeat")).status == 200
+        beat = await api.ask("POST", f"/streams/{stream['lease_id']}/heartbeat")
+        assert beat.status == 200
         assert (await api.ask("DELETE", path)).status == 204
 
 
@@ -110,7 +111,7 @@ async def test_once_enforced_those_beyond_the_limit_play_on_and_count(
     assert (await enforcing.start(replace="oldest")).status == 409
     enforcing.clock.move_on(30)
     for stream in streams:
-        beat = await enforcing.ask("POST", f"/streams/{stream['stream_id']}/heartbeat")
+        beat = await enforcing.ask("POST", f"/streams/{stream['lease_id']}/heartbeat")
         assert beat.status == 200
     for stream in streams[:2]:
         await enforcing.ask("DELETE", f"/streams/{stream['stream_id']}")

@@ -11,29 +11,28 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pymongo.errors import OperationFailure
 
 from stream_service.admission import Start
 from stream_service.api.digests import Digests
+from stream_service.connection import COMMAND_TIMEOUT
+from stream_service.documents import FORGET_STEP, REMEMBERED_PER_SLOT, TOLERATED_SKEW
 from stream_service.limiter import Limiter
 from stream_service.store import (
-    COMMAND_TIMEOUT,
-    REMEMBERED_PER_SLOT,
-    TOLERATED_SKEW,
     Change,
-    Closing,
-    Confirmation,
+    Close,
+    Confirm,
     MongoStore,
-    Place,
-    Write,
+    Put,
 )
 from stream_service.streams import (
+    Place,
     StoreUnavailableError,
     Stream,
-    StreamNotFoundError,
-    new_token,
-    past_of,
+    Tombstone,
+    key_place,
+    new_secret,
     stream_id_of,
+    token_of,
 )
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
     from tests.conftest import Commands
 
 NOW = datetime(2100, 1, 1, 20, 15, tzinfo=UTC)
-"""Far ahead, so that no database sweeps what a test puts there, however slow the machine is."""
+"""Far ahead, so that no database deletes what a test puts there, however slow the machine is."""
 SECOND = timedelta(seconds=1)
 LEASE = 60 * SECOND
 
@@ -59,52 +58,54 @@ def streaming(  # noqa: PLR0913 - the parts of a stream
     at: datetime = NOW,
     key: str | None = None,
     replaced: str | None = None,
+    salt: str | None = None,
     device: str | None = None,
     fingerprint: str | None = None,
 ) -> Stream:
     return Stream(
         session=session,
-        stream_id=stream_id_of(slot, new_token()),
+        stream_id=stream_id_of(slot, token_of(new_secret())),
         device="TV",
         content="film",
         started_at=at,
         expires_at=at + LEASE,
-        idempotency_key=key,
-        replaced=replaced,
+        places=() if key is None else (key_place(key),),
+        tombstones=() if replaced is None else (Tombstone(replaced, "replaced"),),
         device_id=device,
         fingerprint=fingerprint,
+        salt=salt,
     )
 
 
 def in_place_of(victim: Stream, *, at: datetime = NOW) -> Stream:
-    return streaming(victim.slot, victim.session, at=at, replaced=victim.stream_id)
+    return streaming(victim.slot, victim.session, at=at)
 
 
 async def put(store: MongoStore, *streams: Stream) -> None:
     for stream in streams:
-        assert await store.write([Write(stream)], stream.started_at) == [True]
+        assert await store.write([Put(stream)], stream.started_at) == [True]
 
 
 def places(*streams: Stream) -> list[Place]:
-    return [(stream.session, stream.stream_id) for stream in streams]
+    return [stream.place for stream in streams]
 
 
 async def holder_of(store: MongoStore, stream: Stream) -> Stream | None:
     """What the slot of this stream holds now, but for what it remembers of those before."""
-    holder = (await store.slots(places(stream))).get((stream.session, stream.stream_id))
-    return holder and holder._replace(past=())
+    holder = (await store.slots(places(stream))).get(stream.place)
+    return holder and holder._replace(tombstones=())
 
 
 async def active(store: MongoStore, session: str = "s", now: datetime = NOW) -> list[Stream]:
     held = (await store.read([session])).get(session, [])
-    held = [stream._replace(past=()) for stream in held if stream.is_active(now)]
+    held = [stream._replace(tombstones=()) for stream in held if stream.is_active(now)]
     return sorted(held, key=lambda stream: stream.slot)
 
 
 async def test_a_claim_gets_a_slot_that_nobody_ever_had(store: MongoStore) -> None:
     stream = streaming()
 
-    assert await store.write([Write(stream)], NOW) == [True]
+    assert await store.write([Put(stream)], NOW) == [True]
     assert await active(store) == [stream]
 
 
@@ -112,18 +113,18 @@ async def test_a_claim_of_an_occupied_slot_has_to_look_again(store: MongoStore) 
     first = streaming()
     await put(store, first)
 
-    assert await store.write([Write(streaming())], NOW) == [False]
+    assert await store.write([Put(streaming())], NOW) == [False]
     assert await active(store) == [first]
 
 
 async def test_a_claim_gets_the_slot_of_a_stream_whose_lease_just_ended(store: MongoStore) -> None:
-    await put(store, streaming(key="k", replaced="0-before", device="d", fingerprint="f"))
+    await put(store, streaming(key="k", device="d", fingerprint="f", salt="s"))
     then = NOW + LEASE
     second = streaming(at=then)
 
-    assert await store.write([Write(second)], then - timedelta(milliseconds=1)) == [False]
-    assert await store.write([Write(second)], then) == [True]
-    # Nothing of the first one is left: not its key, nor whom it had replaced, nor its device.
+    assert await store.write([Put(second)], then - timedelta(milliseconds=1)) == [False]
+    assert await store.write([Put(second)], then) == [True]
+    # Nothing of the first one is left: not its key, nor its device.
     assert await holder_of(store, second) == second
 
 
@@ -149,14 +150,14 @@ async def test_a_slot_remembers_those_that_were_ended_and_not_for_ever(store: Mo
         now += TOLERATED_SKEW
         victim = had_it[-1] if number % 2 else None
         stream = in_place_of(victim, at=now) if victim else streaming(at=now)
-        assert await store.write([Write(stream, victim)], now) == [True]
+        assert await store.write([Put(stream, victim)], now) == [True]
         had_it.append(stream)
         if number % 2:
             assert await store.end(places(stream), now)
     last = streaming(at=now)
     await put(store, last)
 
-    holder = (await store.slots(places(last)))["s", last.stream_id]
+    holder = (await store.slots(places(last)))[last.place]
     reasons = [holder.reason_of(stream.stream_id) for stream in had_it]
     assert reasons == [None, None, *["replaced", "stopped"] * (REMEMBERED_PER_SLOT // 2)]
 
@@ -176,20 +177,6 @@ async def test_a_stream_keeps_what_its_start_came_with_through_renewal_and_end(
     assert (renewed.fingerprint, holder.fingerprint) == ("f", "f")
 
 
-async def test_a_slot_that_an_older_process_gave_away_has_nothing_of_its_former_start(
-    wire_store: MongoStore, mongo: MongoClient[Any], database: str
-) -> None:
-    first = streaming(device="d", key="k", fingerprint="f")
-    await put(wire_store, first)
-    # It sets the fields that it knows, and leaves the others.
-    second = stream_id_of(0, new_token())
-    mongo[database]["streams"].update_one({}, {"$set": {"stream_id": second}})
-
-    [holder] = await active(wire_store)
-    assert holder.stream_id == second
-    assert (holder.device_id, holder.fingerprint) == (None, None)
-
-
 async def test_a_claim_of_a_stopped_streams_slot_takes_the_tombstone_away(
     store: MongoStore,
 ) -> None:
@@ -205,7 +192,7 @@ async def test_a_claim_of_a_stopped_streams_slot_takes_the_tombstone_away(
 async def test_slots_of_different_sessions_do_not_meet(store: MongoStore) -> None:
     ours, theirs = streaming(session="ours"), streaming(session="theirs")
 
-    assert await store.write([Write(ours), Write(theirs)], NOW) == [True, True]
+    assert await store.write([Put(ours), Put(theirs)], NOW) == [True, True]
     assert await active(store, "ours") == [ours]
     assert await active(store, "theirs") == [theirs]
 
@@ -215,23 +202,23 @@ async def test_a_key_that_another_slot_of_the_session_bears_loses_its_claim(
 ) -> None:
     await put(store, streaming(0, key="k"))
 
-    assert await store.write([Write(streaming(1, key="k"))], NOW) == [False]
-    assert await store.write([Write(streaming(1, "other", key="k"))], NOW) == [True]
+    assert await store.write([Put(streaming(1, key="k"))], NOW) == [False]
+    assert await store.write([Put(streaming(1, "other", key="k"))], NOW) == [True]
     assert len(await active(store)) == 1
 
 
 async def test_any_number_of_streams_of_a_session_have_no_key(store: MongoStore) -> None:
-    writes = [Write(streaming(slot)) for slot in range(3)]
+    writes = [Put(streaming(slot)) for slot in range(3)]
 
     assert await store.write(writes, NOW) == [True, True, True]
 
 
 async def test_a_take_over_puts_the_new_stream_into_its_victims_slot(store: MongoStore) -> None:
-    victim = streaming(1, key="k")._replace(replaced="1-before")
+    victim = streaming(1, key="k")
     await put(store, victim)
     successor = in_place_of(victim)
 
-    assert await store.write([Write(successor, victim)], NOW) == [True]
+    assert await store.write([Put(successor, victim)], NOW) == [True]
     assert await active(store) == [successor]
     assert await holder_of(store, victim) == successor
 
@@ -241,26 +228,26 @@ async def test_a_take_over_gets_a_victim_that_was_renewed_meanwhile(store: Mongo
     await put(store, victim)
     await store.renew(places(victim), NOW, NOW + 2 * LEASE)
 
-    assert await store.write([Write(in_place_of(victim), victim)], NOW) == [True]
+    assert await store.write([Put(in_place_of(victim), victim)], NOW) == [True]
 
 
-async def test_a_take_over_unless_renewed_spares_a_victim_that_was(store: MongoStore) -> None:
+async def test_a_take_over_if_unchanged_spares_a_victim_that_was(store: MongoStore) -> None:
     victim = streaming()
     await put(store, victim)
     await store.renew(places(victim), NOW, NOW + 2 * LEASE)
 
-    write = Write(in_place_of(victim), victim, unless_renewed=True)
+    write = Put(in_place_of(victim), victim, if_unchanged=True)
 
     assert await store.write([write], NOW) == [False]
     assert [stream.stream_id for stream in await active(store)] == [victim.stream_id]
 
 
-async def test_a_take_over_unless_renewed_gets_a_victim_that_was_not(store: MongoStore) -> None:
+async def test_a_take_over_if_unchanged_gets_a_victim_that_was_not(store: MongoStore) -> None:
     victim = streaming()
     await put(store, victim)
     successor = in_place_of(victim)
 
-    assert await store.write([Write(successor, victim, unless_renewed=True)], NOW) == [True]
+    assert await store.write([Put(successor, victim, if_unchanged=True)], NOW) == [True]
     assert await active(store) == [successor]
 
 
@@ -270,7 +257,7 @@ async def test_a_take_over_of_a_stream_that_is_over_has_to_look_again(store: Mon
     await store.end(places(stopped), NOW)
 
     for victim in (stopped, expired):
-        assert await store.write([Write(in_place_of(victim), victim)], NOW) == [False]
+        assert await store.write([Put(in_place_of(victim), victim)], NOW) == [False]
     assert await active(store) == []
 
 
@@ -280,15 +267,15 @@ async def test_a_take_over_of_a_stream_that_was_taken_over_has_to_look_again(
     victim = streaming()
     await put(store, victim)
     first = in_place_of(victim)
-    await store.write([Write(first, victim)], NOW)
+    await store.write([Put(first, victim)], NOW)
 
-    assert await store.write([Write(in_place_of(victim), victim)], NOW) == [False]
+    assert await store.write([Put(in_place_of(victim), victim)], NOW) == [False]
     assert await active(store) == [first]
 
 
 async def test_a_batch_of_claims_says_of_each_whether_it_was_done(store: MongoStore) -> None:
     await put(store, streaming(1), streaming(2, at=NOW - LEASE))
-    writes = [Write(streaming(0)), Write(streaming(1)), Write(streaming(2)), Write(streaming(0))]
+    writes = [Put(streaming(0)), Put(streaming(1)), Put(streaming(2)), Put(streaming(0))]
 
     assert await store.write(writes, NOW) == [True, False, True, False]
     assert [s.stream_id for s in await active(store)][::2] == [
@@ -301,30 +288,31 @@ async def test_a_mixed_batch_whose_take_overs_were_all_done_says_so(store: Mongo
     victim, other = streaming(0), streaming(1)
     await put(store, victim, other, streaming(2))
     writes = [
-        Write(in_place_of(victim), victim),
-        Write(streaming(2)),
-        Write(streaming(3)),
-        Write(in_place_of(other), other, unless_renewed=True),
+        Put(in_place_of(victim), victim),
+        Put(streaming(2)),
+        Put(streaming(3)),
+        Put(in_place_of(other), other, if_unchanged=True),
     ]
 
     assert await store.write(writes, NOW) == [True, False, True, True]
 
 
-async def test_a_mixed_batch_with_a_take_over_not_done_vouches_for_none_of_them(
-    store: MongoStore,
-) -> None:
-    victim, gone = streaming(0), streaming(1)
-    await put(store, victim, streaming(2))
+async def test_a_mixed_batch_says_of_each_change_whether_it_was_made(store: MongoStore) -> None:
+    """Though the database counts those that are no claims, and does not say which it made."""
+    victim, gone, playing, over = (streaming(slot) for slot in range(4))
+    await put(store, victim, playing, over, streaming(4))
+    await store.end(places(over), NOW)
     successor = in_place_of(victim)
-    writes = [
-        Write(in_place_of(gone), gone),
-        Write(successor, victim),
-        Write(streaming(2)),
-        Write(streaming(3)),
+    changes: list[Change] = [
+        Put(in_place_of(gone), gone),
+        Put(successor, victim),
+        Put(streaming(4)),
+        Put(streaming(5)),
+        Confirm(playing),
+        Confirm(over),
     ]
 
-    assert await store.write(writes, NOW) == [False, False, False, True]
-    # The one that was done all the same is found by the fresh look.
+    assert await store.write(changes, NOW) == [False, True, False, True, True, False]
     assert await holder_of(store, successor) == successor
 
 
@@ -360,7 +348,7 @@ async def test_a_renewal_brings_nothing_back_that_is_over(store: MongoStore) -> 
     await put(store, stopped, expired, victim)
     await store.end(places(stopped), NOW)
     successor = in_place_of(victim)
-    await store.write([Write(successor, victim)], NOW)
+    await store.write([Put(successor, victim)], NOW)
 
     for stream in (stopped, expired, victim, streaming(3), successor._replace(session="other")):
         assert not await store.renew(places(stream), NOW, NOW + 2 * LEASE)
@@ -387,18 +375,18 @@ async def test_an_end_leaves_a_tombstone_that_is_dated_back_and_bears_no_key(
     assert await store.end(places(stream), NOW)
     assert await active(store) == []
     assert await holder_of(store, stream) == stream._replace(
-        ended="stopped", expires_at=NOW - TOLERATED_SKEW, idempotency_key=None
+        ended="stopped", expires_at=NOW - TOLERATED_SKEW, places=()
     )
     # So a process whose clock is behind can use the slot, and the key, at once.
     behind = NOW - TOLERATED_SKEW
-    assert await store.write([Write(streaming(0, key="k", at=behind))], behind) == [True]
+    assert await store.write([Put(streaming(0, key="k", at=behind))], behind) == [True]
 
 
 async def test_an_end_touches_only_the_active_stream_that_it_names(store: MongoStore) -> None:
     expired, victim, playing = streaming(0, at=NOW - LEASE), streaming(1), streaming(2)
     await put(store, expired, victim, playing)
     successor = in_place_of(victim)
-    await store.write([Write(successor, victim)], NOW)
+    await store.write([Put(successor, victim)], NOW)
 
     assert not await store.end(places(expired), NOW)
     assert not await store.end(places(victim), NOW)
@@ -412,26 +400,11 @@ async def test_sessions_that_name_each_others_streams_in_one_batch_stop_neither(
 ) -> None:
     ours, theirs = streaming(0, "ours"), streaming(0, "theirs")
     await put(store, ours, theirs)
-    crossed = [("ours", theirs.stream_id), ("theirs", ours.stream_id)]
+    crossed = [Place("ours", theirs.stream_id), Place("theirs", ours.stream_id)]
 
     assert not await store.end(crossed, NOW)
     assert await active(store, "ours") == [ours]
     assert await active(store, "theirs") == [theirs]
-
-
-async def test_sessions_that_name_each_others_streams_in_one_batch_are_told_of_neither(
-    store: MongoStore,
-) -> None:
-    limiter = Limiter(store, lease=LEASE, clock=lambda: NOW)
-    started = [await limiter.start(Start(session, 3)) for session in ("ours", "theirs")]
-    ours, theirs = (start.stream.stream_id for start in started)
-
-    outcomes = await asyncio.gather(
-        limiter.heartbeat("ours", theirs),
-        limiter.heartbeat("theirs", ours),
-        return_exceptions=True,
-    )
-    assert [type(outcome) for outcome in outcomes] == [StreamNotFoundError] * 2
 
 
 @pytest.mark.usefixtures("frees_removed_keys")
@@ -441,16 +414,16 @@ async def test_a_lapsed_stream_that_was_closed_is_renewed_by_nobody_and_its_key_
     lapsed = streaming(0, at=NOW - LEASE, key="k")
     await put(store, lapsed)
     again = streaming(1, key="k")
-    assert await store.write([Write(again)], NOW) == [False]
+    assert await store.write([Put(again)], NOW) == [False]
 
-    assert await store.write([Closing(lapsed)], NOW) == [True]
+    assert await store.write([Close(lapsed)], NOW) == [True]
 
     # Sent in time, and carried out only now.
     sent = NOW - SECOND
     assert not await store.renew(places(lapsed), sent, sent + LEASE)
-    assert await store.write([Write(in_place_of(lapsed), lapsed)], sent) == [False]
-    assert await holder_of(store, lapsed) == lapsed._replace(ended="expired", idempotency_key=None)
-    assert await store.write([Write(again)], NOW) == [True]
+    assert await store.write([Put(in_place_of(lapsed), lapsed)], sent) == [False]
+    assert await holder_of(store, lapsed) == lapsed._replace(ended="expired", places=())
+    assert await store.write([Put(again)], NOW) == [True]
     in_its_slot = streaming(0)
     await put(store, in_its_slot)
     assert await holder_of(store, lapsed) == in_its_slot
@@ -465,8 +438,8 @@ async def test_a_stream_is_not_closed_while_it_is_active_nor_when_its_slot_has_a
     successor = streaming(1, key="l")
     await put(store, successor)
 
-    assert await store.write([Closing(playing)], NOW) == [False]
-    assert await store.write([Closing(lapsed)], NOW) == [False]
+    assert await store.write([Close(playing)], NOW) == [False]
+    assert await store.write([Close(lapsed)], NOW) == [False]
 
     assert await active(store) == [playing, successor]
 
@@ -479,12 +452,12 @@ async def test_a_confirmation_is_for_the_stream_that_is_active_there_and_leaves_
     await put(store, playing, stopped, lapsed, victim)
     await store.end(places(stopped), NOW)
     successor = in_place_of(victim)
-    assert await store.write([Write(successor, victim)], NOW) == [True]
+    assert await store.write([Put(successor, victim)], NOW) == [True]
 
     for _ in range(2):
-        assert await store.write([Confirmation(playing)], NOW) == [True]
+        assert await store.write([Confirm(playing)], NOW) == [True]
     for over in (stopped, lapsed, victim, streaming(4)):
-        assert await store.write([Confirmation(over)], NOW) == [False]
+        assert await store.write([Confirm(over)], NOW) == [False]
 
     assert await active(store) == [playing, successor]
 
@@ -497,8 +470,8 @@ async def test_every_kind_of_change_shares_one_command_with_the_others(
     await put(wire_store, playing, victim, lapsed)
     commands.sent.clear()
 
-    changes: list[Change] = [Confirmation(playing), Write(in_place_of(victim), victim)]
-    changes += [Closing(lapsed), Write(streaming(3))]
+    changes: list[Change] = [Confirm(playing), Put(in_place_of(victim), victim)]
+    changes += [Close(lapsed), Put(streaming(3))]
     assert await wire_store.write(changes, NOW) == [True] * 4
 
     assert [name for name, _ in commands.sent] == ["update"]
@@ -514,13 +487,13 @@ async def test_slots_tell_of_who_has_them_now_and_of_nothing_before_the_first(
     found = await store.slots(places(expired, earlier, never, other))
 
     assert found == {
-        ("s", expired.stream_id): expired,
-        ("s", earlier.stream_id): expired,
-        ("other", other.stream_id): other,
+        expired.place: expired,
+        earlier.place: expired,
+        other.place: other,
     }
 
 
-async def test_a_read_shows_what_is_over_as_over_as_long_as_it_is_not_swept(
+async def test_a_read_shows_what_is_over_as_over_as_long_as_it_is_there(
     store: MongoStore,
 ) -> None:
     lapsed, stopped, playing = streaming(0, at=NOW - LEASE, key="k"), streaming(1), streaming(2)
@@ -533,7 +506,7 @@ async def test_a_read_shows_what_is_over_as_over_as_long_as_it_is_not_swept(
     tombstone = stopped._replace(
         ended="stopped",
         expires_at=NOW - TOLERATED_SKEW,
-        past=(past_of(stopped.stream_id, "stopped"),),
+        tombstones=(Tombstone(stopped.stream_id, "stopped"),),
     )
     assert views.keys() == {"s"}
     assert sorted(views["s"], key=lambda stream: stream.slot) == [lapsed, tombstone, playing]
@@ -544,7 +517,7 @@ async def test_a_read_shows_what_is_over_as_over_as_long_as_it_is_not_swept(
 async def test_one_read_answers_for_many_sessions(store: MongoStore) -> None:
     ours = {f"s{n}": [streaming(slot, f"s{n}") for slot in range(3)] for n in range(60)}
     streams = [stream for view in ours.values() for stream in view]
-    assert all(await store.write([Write(stream) for stream in streams], NOW))
+    assert all(await store.write([Put(stream) for stream in streams], NOW))
 
     views = await store.read([*list(ours)[:50], "nobody"])
 
@@ -557,7 +530,7 @@ async def test_a_read_of_more_streams_than_a_default_batch_is_one_command(
     commands: Commands, wire_store: MongoStore
 ) -> None:
     # The server's first batch is 101 documents unless it is asked for more.
-    writes = [Write(streaming(slot, f"s{n}")) for n in range(8) for slot in range(50)]
+    writes = [Put(streaming(slot, f"s{n}")) for n in range(8) for slot in range(50)]
     assert all(await wire_store.write(writes, NOW))
     commands.sent.clear()
 
@@ -575,7 +548,7 @@ def names_of(mongo: MongoClient[Any], database: str) -> set[str]:
     return set(indexes_of(mongo, database))
 
 
-OWN = {"_id_", "session_1", "forget_at_1", "idempotency_key_once"}
+OWN = {"_id_", "session_1", "forget", "places"}
 
 
 async def test_the_indexes_are_made_by_the_first_verb_at_once_and_never_again(
@@ -586,79 +559,51 @@ async def test_the_indexes_are_made_by_the_first_verb_at_once_and_never_again(
     await store.prepare()
     await put(store, streaming())
     names = [name for name, _ in commands.sent]
-    assert names == ["hello", "listIndexes", "createIndexes", "find", "update"]
+    assert names == ["hello", "createIndexes", "find", "update"]
     assert names_of(mongo, database) == OWN
     commands.sent.clear()
 
     await connect().read(["s"])
-    assert [name for name, _ in commands.sent] == ["hello", "listIndexes", "find"]
+    assert [name for name, _ in commands.sent] == ["hello", "createIndexes", "find"]
 
 
-async def test_no_index_moves_with_a_heartbeat(
+async def test_a_heartbeat_moves_an_index_only_when_it_crosses_a_step(
     wire_store: MongoStore, mongo: MongoClient[Any], database: str
 ) -> None:
+    """Of the heartbeats of an hour, every 20 s, 6 of 180."""
     stream = streaming()
     await put(wire_store, stream)
     [before] = mongo[database]["streams"].find()
-    await wire_store.renew(places(stream), NOW, NOW + 100 * LEASE)
-    [after] = mongo[database]["streams"].find()
-
-    changed = {field for field in after if before[field] != after[field]}
-    indexed = {key for index in indexes_of(mongo, database).values() for key, _ in index["key"]}
-    assert changed == {"expires_at"}
-    assert not changed & indexed
-
-
-def make_as_the_version_before(mongo: MongoClient[Any], database: str) -> None:
-    """Make the indexes that 1.0 replaced, by the calls that made them."""
-    streams = mongo[database]["streams"]
-    streams.create_index([("session", 1)])
-    streams.create_index(
-        [("session", 1), ("idempotency_key", 1)],
-        unique=True,
-        partialFilterExpression={"idempotency_key": {"$type": "string"}},
-    )
-    streams.create_index("expires_at", expireAfterSeconds=300)
+    moved = 0
+    for seconds in range(20, 3601, 20):
+        now = NOW + seconds * SECOND
+        await wire_store.renew(places(stream), now, now + LEASE)
+        [after] = mongo[database]["streams"].find()
+        changed = {field for field in after if before[field] != after[field]}
+        indexed = {key for index in indexes_of(mongo, database).values() for key, _ in index["key"]}
+        assert changed - {"forget_at"} == {"expires_at"}
+        moved += len(changed & indexed)
+        before = after
+    assert moved == timedelta(hours=1) / FORGET_STEP
 
 
-async def test_what_an_earlier_version_indexed_is_replaced_whoever_was_first(
-    connect: Callable[..., MongoStore], mongo: MongoClient[Any], database: str
-) -> None:
-    make_as_the_version_before(mongo, database)
-    await connect().prepare()
-    assert names_of(mongo, database) == OWN
-
-    # A process of that version that joins later finds nothing in its way.
-    make_as_the_version_before(mongo, database)
-    await connect().prepare()
-    assert names_of(mongo, database) == OWN
-
-
-async def test_where_one_index_stands_in_anothers_way_the_old_one_goes_first(
+async def test_an_index_of_another_layout_is_told_with_what_to_do(
     connect: Callable[..., MongoStore],
     mongo: MongoClient[Any],
     database: str,
-    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    make_as_the_version_before(mongo, database)
-    store = connect()
-    create = store._create  # noqa: SLF001
+    mongo[database]["streams"].create_index([("forget_at", 1)], name="forget")
+    with pytest.raises(StoreUnavailableError, match="indexes"):
+        await connect().prepare(SECOND)
 
-    async def create_as_before_5_0(indexes: list[Any]) -> None:
-        if "session_1_idempotency_key_1" in indexes_of(mongo, database):
-            raise OperationFailure("Index already exists with a different name", 85)
-        await create(indexes)
-
-    monkeypatch.setattr(store, "_create", create_as_before_5_0)
-    await store.prepare()
-
-    assert names_of(mongo, database) == OWN
+    [told] = [r for r in caplog.records if r.levelname == "WARNING"]
+    assert "drop the collection" in told.__dict__["hint"]
 
 
 async def test_processes_that_start_at_once_do_not_quarrel_about_the_indexes(
     connect: Callable[..., MongoStore], mongo: MongoClient[Any], database: str
 ) -> None:
-    make_as_the_version_before(mongo, database)
     stores = [connect() for _ in range(4)]
 
     await asyncio.gather(*(store.prepare() for store in stores))
@@ -674,20 +619,20 @@ async def test_indexes_may_take_longer_than_a_command_and_all_but_keys_is_served
     database: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("stream_service.store.COMMAND_TIMEOUT", 0.5 * SECOND)
-    monkeypatch.setattr("stream_service.store._INDEX_PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("stream_service.connection.COMMAND_TIMEOUT", 0.5 * SECOND)
+    monkeypatch.setattr("stream_service.connection._INDEX_PATIENCE_SECONDS", 0.1)
     failing("createIndexes", block=3.0)
     store = connect()
     limiter = Limiter(store, lease=LEASE)
 
     await store.ping()
     stream = (await limiter.start(Start("s", 3))).stream
-    await limiter.heartbeat("s", stream.stream_id)
+    await limiter.heartbeat(stream.place)
     assert len(await limiter.active("s")) == 1
     with pytest.raises(StoreUnavailableError, match="indexes are being made"):
         await limiter.start(Start("s", 3, idempotency_key="k"))
-    assert await limiter.stop("s", stream.stream_id)
-    assert "idempotency_key_once" not in names_of(mongo, database)
+    assert await limiter.stop(stream.place)
+    assert "places" not in names_of(mongo, database)
 
     await store.prepare(None)
     assert names_of(mongo, database) == OWN
@@ -718,9 +663,9 @@ async def each_verb(store: MongoStore) -> None:
     await store.read(["s"])
     await store.renew(places(stream), NOW, NOW + 2 * LEASE)
     await holder_of(store, stream)
-    await store.write([Confirmation(stream)], NOW)
+    await store.write([Confirm(stream)], NOW)
     await store.end(places(stream), NOW)
-    await store.write([Closing(stream)], NOW)
+    await store.write([Close(stream)], NOW)
 
 
 async def test_a_server_without_retryable_writes_serves_every_verb(
@@ -817,7 +762,7 @@ async def test_a_database_that_is_away_is_reported_within_the_time_of_one_comman
     answers = await asyncio.gather(
         store.ping(),
         store.read(["s"]),
-        store.write([Write(stream)], NOW),
+        store.write([Put(stream)], NOW),
         store.renew(places(stream), NOW, NOW + LEASE),
         store.end(places(stream), NOW),
         store.slots(places(stream)),
@@ -837,7 +782,7 @@ async def test_a_database_that_fails_is_reported_without_its_words(
     mongo[database].command("collMod", "streams", validator={"device": {"$type": "int"}})
 
     with pytest.raises(StoreUnavailableError) as caught:
-        await wire_store.write([Write(streaming(1))], datetime.now(UTC))
+        await wire_store.write([Put(streaming(1))], datetime.now(UTC))
 
     assert "film" not in str(caught.value)
     assert str(caught.value).startswith(("BulkWriteError", "WriteError"))

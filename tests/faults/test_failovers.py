@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from stream_service.connection import COMMAND_TIMEOUT, MONITOR_EVERY
 from stream_service.group_commit import DEADLINE_SECONDS
-from stream_service.store import COMMAND_TIMEOUT, MONITOR_EVERY
 from tests.faults.conftest import served
 from tests.faults.tally import TALLY, Tally, new_secret
 from tests.faults.viewers import LIMIT, MARGIN_SECONDS, Answer, Viewers

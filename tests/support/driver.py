@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 from pymongo.errors import BulkWriteError
 
-from stream_service import __main__, store
+from stream_service import __main__, connection, documents, store
 from stream_service.api import handlers, playback
 from stream_service.group_commit import GroupCommit
 from stream_service.process import server
 from stream_service.process.http_server import Connection, HttpServer
-from stream_service.streams import new_token, utc_now
+from stream_service.streams import new_secret, token_of, utc_now
 from stream_service.telemetry import metrics
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _handlers: Any = handlers
 _playback: Any = playback
 _server: Any = server
+_connection: Any = connection
 _store: Any = store
 _operation = store.MongoStore._operation  # noqa: SLF001 - the claim itself
 _session_of = _handlers.session_of
@@ -55,7 +56,7 @@ def _claims_beside_what_is_there(
 ) -> UpdateOne:
     made: Any = _operation(self, change, *args)
     if store._is_claim(change):  # noqa: SLF001
-        made._filter["_id"] += f"/{new_token()}"  # noqa: SLF001
+        made._filter["_id"] += f"/{token_of(new_secret())}"  # noqa: SLF001
     return made  # type: ignore[no-any-return]
 
 
@@ -98,7 +99,7 @@ def change(what: str) -> None:  # noqa: C901, PLR0912 - a table
             _store.MongoStore._operation = _claims_beside_what_is_there  # noqa: SLF001
         case "patient":
             # As the fixture of this name: for a test that is not about time, on a slow machine.
-            _store.COMMAND_TIMEOUT = timedelta(seconds=25)
+            _connection.COMMAND_TIMEOUT = timedelta(seconds=25)
             _group["deadline_seconds"] = 30.0
         case "deadline":
             _group["deadline_seconds"] = float(value)
@@ -117,14 +118,17 @@ def change(what: str) -> None:  # noqa: C901, PLR0912 - a table
             metrics.SAMPLE_SECONDS = float(value)
             metrics.SAMPLE_COST = 0
         case "untranslated":
-            _store._translated_errors = nullcontext  # noqa: SLF001
+            _store.translated_errors = nullcontext
+            _connection.translated_errors = nullcontext
         case "not-durable":
             details: Any = BulkWriteError.details
             BulkWriteError.details = property(  # type: ignore[assignment]
                 lambda error: {**details.fget(error), "writeConcernErrors": []}
             )
+        case "forget-step":
+            documents._STEP_SECONDS = int(value)  # noqa: SLF001
         case "monitor":
-            _store.MONITOR_EVERY = timedelta(seconds=float(value))
+            _connection.MONITOR_EVERY = timedelta(seconds=float(value))
         case "reads-on":
             Connection.finish_response = web.RequestHandler.finish_response  # type: ignore[method-assign]
             HttpServer.__init__ = _reads_on  # type: ignore[method-assign]

@@ -8,9 +8,11 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from stream_service.api.digests import Digests
+from stream_service.api.lease_ids import LeaseIds
 from stream_service.app import create_app
 from stream_service.settings import Settings
-from stream_service.streams import utc_now
+from stream_service.streams import SECRET_BYTES, Place, stream_id_of, token_of, utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +29,7 @@ HEALTH = "/health"
 
 
 class Clock:
-    """Stands still until it is moved on. It starts now, since the database sweeps by its own."""
+    """Stands still until it is moved on. It starts now, since the database forgets by its own."""
 
     def __init__(self) -> None:
         self.now = utc_now()
@@ -103,6 +105,13 @@ async def open_api(
     clock = clock or Clock()
     app = create_app(Settings(**settings), store=store, clock=clock)
     return Api(await aiohttp_client(app), clock)
+
+
+def a_lease_id(session: str = SESSION, key: str | None = None) -> str:
+    """A lease id as the service makes them, of a stream that was never started."""
+    digests = Digests(key)
+    place = Place(digests(session), stream_id_of(0, token_of(bytes(SECRET_BYTES))))
+    return LeaseIds(digests).lease_id(place, bytes(SECRET_BYTES))
 
 
 def parse(raw: bytes) -> Any:
