@@ -1,6 +1,7 @@
 /** A stream as the service describes it. Fields that are not listed may be added. */
 export interface Stream {
-  /** Opaque: names the stream in all later requests. */
+  /** Opaque: names the stream to the devices of its account, and in `replace`. It renews nothing: the
+   * client keeps the secret that does, and shows it to nobody. */
   stream_id: string;
   device: string | null;
   content: string | null;
@@ -67,9 +68,9 @@ export type HeaderValues = HeadersInit | undefined;
 export interface PlayOptions {
   /** Where the gateway has the service; default: the page's own origin. */
   url?: string;
-  /** What other devices of the account are shown, such as `Living-room TV`: up to 200 characters. */
+  /** What other devices of the account are shown, such as `Living-room TV`; cut to 200 characters. */
   device?: string;
-  /** What is played, as other devices are shown it: up to 200 characters. */
+  /** What is played, as other devices are shown it; cut to 200 characters. */
   content?: string;
   /** Names this device, so that `same-device` finds its stream: opaque, 1 to 128 characters. Default:
    * a random one that is kept in the browser's `localStorage`; `false` sends none. */
@@ -77,14 +78,16 @@ export interface PlayOptions {
   /** Whose place the first start takes: a `stream_id`, `same-device`, `oldest`, `stalest`, or a list
    * of up to 8 of these, tried in order. */
   replace?: string | readonly string[];
-  /** Headers for each request; a function is asked before each, and may be async. `refused` is true
-   * if the last ones were answered with 401 or 403: get new ones. */
+  /** Headers for each start; heartbeats and stops need no login and carry none. A function is asked
+   * before each start, and may be async. `refused` is true once a start was answered with 401 or 403,
+   * until there is a stream: get new ones. */
   headers?: HeadersInit | ((state: { refused: boolean }) => HeaderValues | Promise<HeaderValues>);
   /** As for `fetch`; `include` sends cookies to another origin. */
   credentials?: RequestCredentials;
   /** Its abort is a `stop()`. */
   signal?: AbortSignal;
-  /** For how many seconds it may go on with no answer; default: for ever. */
+  /** For how many seconds it may go on after `onUnavailable` or `onOffline` without a stream; default:
+   * for ever. */
   graceSeconds?: number;
 
   /** The account may watch: play. */
@@ -114,7 +117,8 @@ export interface Playing {
   readonly stream: Stream | null;
   /**
    * Ends the stream; no callback follows. Resolves, within 11 seconds, to true once there is none
-   * for sure, and to false if nobody said so: then the lease frees the slot. Never rejects.
+   * for sure, and to false if nobody said so: then the lease frees the slot, or the next start of this
+   * tab takes it. Never rejects.
    */
   stop(): Promise<boolean>;
 }

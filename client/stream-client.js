@@ -22,7 +22,10 @@ const [STOP_SECONDS, STOP_FIRST_SECONDS] = [10, 3];
 const FREE_REQUESTS = 2; // then one a second; the third free one is kept for a page that goes
 const LONGEST_ANSWER = 2 ** 20; // bytes; a refusal with a hundred long names has half of that
 const LONGEST_TIMER = 2 ** 31 - 1; // milliseconds; beyond it, timers fire at once
+const [LONGEST_LABEL, LONGEST_DEVICE_ID] = [200, 128]; // characters
+const [MOST_CHOICES, MOST_ABANDONED] = [8, 4];
 const DEVICE_ID = "stream-service.device-id";
+const ABANDONED = "stream-service.abandoned";
 const PROBLEM = "urn:stream-service:problem:";
 const HOPELESS = [400, 413, 415, 422]; // what the service says of a start that will never do
 
@@ -33,8 +36,10 @@ export const play = (options = {}) => new Playing(options);
 class Playing {
   state = "starting"; // then "playing"; "resuming" while a lost stream is started anew; "over"
   stream = null; // as the service described it last; null while none is held
+  #leaseId = ""; // renews and ends the stream without a login: a secret, which no callback is told
   #options;
   #key = newKey(); // the same for each try: a start whose answer was lost takes no second slot
+  #body = null; // of the start, and the same for each try too
   #deviceId;
   #timer = null;
   #dueAt = 0; // when the next request is due, by the clock that goes on while a device sleeps
@@ -42,8 +47,7 @@ class Playing {
   #failures = 0; // in a row
   #mayHurry = false; // the wait is our own, not one that the service asked for
   #unsure = false; // a start was sent, and nobody said what became of it
-  #refused = false; // 401 or 403: the headers that were sent will not do
-  #headers; // those sent last, for a page that goes and cannot wait for new ones
+  #refused = false; // a start was answered 401 or 403, and there is no stream since
   #silent = false; // the app has been told that nobody answers
   #grace = null;
   #sent = 0;
@@ -95,23 +99,31 @@ class Playing {
   async #start() {
     if (stopping.size) await within(STOP_FIRST_SECONDS, Promise.all(stopping));
     const first = this.state === "starting";
-    const { device, content, replace } = this.#options;
-    const body = { device, content, device_id: this.#deviceId };
-    if (first) body.replace = replace; // a stream that resumes takes nobody's place
-    const reply = await this.#post("/streams", { body, headers: { "Idempotency-Key": this.#key } });
+    const body = (this.#body ??= this.#describe(first));
+    const reply = await this.#post("/streams", { body });
     const { status, kind, answer } = reply;
-    const admitted = isStream(reply);
+    const admitted = isStream(reply) && isId(answer.lease_id);
     const refused = status === 409 && kind === "limit-reached" && Array.isArray(answer.streams);
     if (admitted || refused) this.#unsure = false;
-    if (admitted) return this.#hold(answer, first ? "onStarted" : "onResumed");
     if (refused) return this.#end("onRefused", answer);
-    if (kind === "invalid-request" && answer.field === "device_id" && body.device_id) {
-      this.#deviceId = undefined; // a process of a version before there were any: do without
-      this.#key = newKey();
-      this.#after(0);
-      return this.#tell("onError", failure(reply));
-    }
-    throw failure(reply);
+    if (!admitted) throw failure(reply);
+    if (first) abandoned.remove(body.replace ?? []);
+    const { lease_id, ...stream } = answer;
+    this.#leaseId = lease_id;
+    this.#hold(stream, first ? "onStarted" : "onResumed");
+  }
+
+  #describe(first) {
+    const { device, content, replace } = this.#options;
+    const body = {
+      device: fit(device, LONGEST_LABEL),
+      content: fit(content, LONGEST_LABEL),
+      device_id: this.#deviceId,
+    };
+    if (!first) return body; // a stream that resumes takes nobody's place
+    const own = abandoned.list();
+    const choices = [...own, ...[replace ?? []].flat()].slice(0, MOST_CHOICES);
+    return { ...body, replace: own.length ? choices : replace };
   }
 
   async #beat() {
@@ -124,11 +136,14 @@ class Playing {
       // Asked after the last word of a page that came back: that word was lost. A later stop is
       // somebody's. If the page went while this was under way, it tells nothing of that word.
       if (this.#left === left) this.#left = { ...left, id: null };
-      return this.#hold(answer, "onBeat");
+      const { active, limit, ...kept } = this.stream; // those two were true at the start
+      return this.#hold({ ...kept, ...answer }, "onBeat");
     }
     const told = status === 410 && kind === "stream-ended" && answer.reason;
     const ended = told && typeof told === "string" ? told : null;
-    const lost = ended === "expired" || (ended === "stopped" && this.#left.id === stream_id);
+    // By the last word of a page that came back, or by the next page, which took this one's place.
+    const own = ["stopped", "replaced"].includes(ended) && this.#left.id === stream_id;
+    const lost = ended === "expired" || own;
     if (lost || (status === 404 && kind === "stream-not-found")) return this.#resume();
     if (ended === null) throw failure(reply);
     this.stream = null;
@@ -152,13 +167,15 @@ class Playing {
   #resume() {
     this.state = "resuming";
     this.#key = newKey();
+    this.#body = null;
     this.#after(Math.random() * clamp(this.stream.heartbeat_in, 0, RESUME_SPREAD));
     this.stream = null;
   }
 
   #failed(error) {
     const first = this.state === "starting";
-    const unwelcome = [401, 403].includes(error.status);
+    // Only a start needs a login.
+    const unwelcome = this.state !== "playing" && [401, 403].includes(error.status);
     if (unwelcome && !this.#refused && typeof this.#options.headers === "function") {
       this.#refused = true;
       return this.#after(0);
@@ -196,6 +213,8 @@ class Playing {
   async #release() {
     const until = performance.now() + STOP_SECONDS * SECOND;
     if (this.stream === null) await within(STOP_SECONDS, this.#attempt);
+    const { stream_id } = this.stream ?? {};
+    if (stream_id) abandoned.add(stream_id);
     for (let wait = FIRST_WAIT; this.stream !== null; wait *= 2) {
       const seconds = Math.max(1, (until - performance.now()) / SECOND);
       const asked = this.#post(`${this.#path}/stop`, { last: true, seconds });
@@ -204,27 +223,31 @@ class Playing {
       if (status === 204 || gone) this.stream = null;
       else if (performance.now() + wait * SECOND >= until) return false;
       else await sleep(wait);
-      this.#refused = [401, 403].includes(status);
     }
+    if (stream_id) abandoned.remove([stream_id]);
     return !this.#unsure;
   }
 
   /** The last word of a page that goes: it waits for nothing, and nobody sees its answer. */
   #leave = () => {
-    if (this.stream === null || this.#left.sent === this.#sent) return;
+    if (this.stream === null) return;
+    const { stream_id } = this.stream;
+    abandoned.add(stream_id); // for the next page, whose start may overtake this word
+    if (this.#left.sent === this.#sent) return;
     this.#count();
-    this.#left = { id: this.stream.stream_id, sent: this.#sent };
+    this.#left = { id: stream_id, sent: this.#sent };
     this.#dueAt = 0; // if the page comes back from the cache, it asks at once what has become of it
     const { credentials } = this.#options;
     const url = `${this.#url}${this.#path}/stop`;
-    // A beacon carries no headers, and always cookies.
-    if (!this.#headers && !credentials && navigator.sendBeacon?.(url)) return;
-    const headers = this.#headers;
-    fetch(url, { method: "POST", headers, credentials, keepalive: true }).catch(() => {});
+    // A beacon always carries cookies.
+    if (credentials !== "omit" && globalThis.navigator?.sendBeacon?.(url)) return;
+    fetch(url, { method: "POST", credentials, keepalive: true }).catch(() => {});
   };
 
   /** Timers sleep with the device and are slow in hidden pages: look at the clock on coming back. */
   #wake = ({ type }) => {
+    const plays = this.state !== "over" && this.stream !== null;
+    if (type === "pageshow" && plays) abandoned.remove([this.stream.stream_id]);
     const hurries = type === "online" && this.#mayHurry;
     if (hurries) this.#failures = 0;
     if (hurries || Date.now() >= this.#dueAt) this.#go();
@@ -250,27 +273,24 @@ class Playing {
       return await Promise.race([this.#exchange(path, request, abort.signal), late]);
     } catch (cause) {
       if (this.#sent === before) this.#count(); // a try that sent nothing takes its turn too
-      throw unanswered(cause);
+      throw unanswered(cause, this.#leaseId);
     } finally {
       clearTimeout(timer);
       abort.abort(); // nobody reads the rest
     }
   }
 
-  async #exchange(path, { body, headers = {}, last = false }, signal) {
-    const { credentials, headers: own } = this.#options;
+  async #exchange(path, { body, last = false }, signal) {
+    const { credentials } = this.#options;
     await this.#turn();
-    this.#headers = typeof own === "function" ? await own({ refused: this.#refused }) : own;
+    const headers = body && (await this.#headersOfStart()); // the lease id opens the rest
     await this.#turn(); // a page that went may have sent its last word meanwhile
     if (this.state === "over" && !last) throw new Error("No longer wanted");
-    const all = new Headers(this.#headers);
-    for (const [name, value] of Object.entries(headers)) all.set(name, value);
-    if (body) all.set("Content-Type", "application/json");
-    if (body) this.#unsure = true; // a start
+    if (body) this.#unsure = true;
     this.#count();
     const response = await fetch(this.#url + path, {
       method: "POST",
-      headers: all,
+      headers,
       body: body && JSON.stringify(body),
       credentials,
       redirect: "error", // a login page is no answer
@@ -286,6 +306,15 @@ class Playing {
     const kind = isOurs ? answer.type.slice(PROBLEM.length) : null;
     const retryAfter = seconds(response.headers.get("Retry-After"));
     return { status, kind, answer, retryAfter };
+  }
+
+  async #headersOfStart() {
+    const { headers } = this.#options;
+    const own = typeof headers === "function" ? await headers({ refused: this.#refused }) : headers;
+    const all = new Headers(own);
+    all.set("Content-Type", "application/json");
+    all.set("Idempotency-Key", this.#key);
+    return all;
   }
 
   #count() {
@@ -326,13 +355,14 @@ class Playing {
 
   get #url() { return (this.#options.url ?? "").replace(/\/+$/, ""); }
 
-  get #path() { return `/streams/${this.stream.stream_id}`; }
+  get #path() { return `/streams/${this.#leaseId}`; }
 }
 
-/** Its id goes into paths: one with dots or slashes would lead elsewhere. */
+/** What goes into paths: an id with dots or slashes would lead elsewhere. */
+const isId = (id) => typeof id === "string" && /^[A-Za-z0-9_-]{1,128}$/.test(id);
+
 const isStream = ({ status, answer }) =>
-  (status === 200 || status === 201) &&
-  /^[A-Za-z0-9_-]{1,128}$/.test(typeof answer?.stream_id === "string" ? answer.stream_id : "") &&
+  (status === 200 || status === 201) && isId(answer?.stream_id) &&
   Number.isFinite(answer.heartbeat_in) && answer.heartbeat_in > 0;
 
 const failure = ({ status, kind, answer, retryAfter }) =>
@@ -357,9 +387,14 @@ const read = async (response) => {
   }
 };
 
-/** What an app's `headers` or a network throws can be anything: nothing that it says is believed. */
-const unanswered = (cause) =>
-  new Error(typeof cause?.message === "string" ? cause.message : "No answer", { cause });
+/**
+ * What an app's `headers` or a network throws can be anything: nothing that it says is believed. Some
+ * networks tell the address: what has the secret in it goes no further.
+ */
+const unanswered = (cause, secret) => {
+  const text = typeof cause?.message === "string" ? cause.message : "No answer";
+  return secret && text.includes(secret) ? new Error("No answer") : new Error(text, { cause });
+};
 
 /** Seconds, from seconds or a date; 0 where there is nothing to be understood. */
 const seconds = (text) => {
@@ -378,10 +413,38 @@ const within = (seconds, promise) => {
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 };
 
+/** Text as the service takes it: so many characters at most, and no half of one. */
+const fit = (text, most) =>
+  typeof text === "string"
+    ? Array.from(text, (one) => (/^[\ud800-\udfff]$/.test(one) ? "\ufffd" : one)).slice(0, most).join("")
+    : text;
+
+/**
+ * Streams of this tab that nobody plays any more, and that may still be active: the newest first. A
+ * tab that is duplicated inherits the list. So what plays is never in it, and no twin takes its place.
+ */
+const abandoned = {
+  list() {
+    try {
+      const isOurs = (id) => typeof id === "string" && /^\d{1,3}-[A-Za-z0-9_-]{22}$/.test(id);
+      return JSON.parse(sessionStorage.getItem(ABANDONED)).filter(isOurs);
+    } catch {
+      return []; // there is none, or it is somebody else's
+    }
+  },
+  keep(ids) {
+    try {
+      sessionStorage.setItem(ABANDONED, JSON.stringify(ids.slice(0, MOST_ABANDONED)));
+    } catch {} // the browser keeps nothing
+  },
+  add(id) { this.keep([id, ...this.list().filter((one) => one !== id)]); },
+  remove(ids) { this.keep(this.list().filter((one) => !ids.includes(one))); },
+};
+
 /** Kept where the browser lets it be kept, else for as long as the page lives. */
 const deviceIdOfBrowser = () => {
   try {
-    pageId = localStorage.getItem(DEVICE_ID)?.slice(0, 128) || (pageId ??= newKey());
+    pageId = fit(localStorage.getItem(DEVICE_ID), LONGEST_DEVICE_ID) || (pageId ??= newKey());
     localStorage.setItem(DEVICE_ID, pageId);
   } catch {
     pageId ??= newKey();

@@ -42,8 +42,13 @@ PROBLEM = "urn:stream-service:problem:"
 HOPELESS = {400, 413, 415, 422}
 UNWELCOME = {401, 403}
 
-_STREAM_ID = re.compile("[A-Za-z0-9_-]{1,128}")
-"""It goes into paths: one with dots or slashes would lead elsewhere."""
+LONGEST_LABEL = 200
+MOST_CHOICES = 8
+
+_ID = re.compile("[A-Za-z0-9_-]{1,128}")
+"""What goes into paths: an id with dots or slashes would lead elsewhere."""
+_AT_THE_START = {"lease_id", "active", "limit"}
+"""The first is a secret, which nobody is told; the others are true at the start alone."""
 
 log = logging.getLogger(__name__)
 
@@ -95,12 +100,18 @@ class _Reply:
         """The stream that it describes, or None if it is no such answer."""
         if self.status not in (200, 201) or not isinstance(self.answer, dict):
             return None
-        stream_id, beat = self.answer.get("stream_id"), self.answer.get("heartbeat_in")
-        if not isinstance(stream_id, str) or not _STREAM_ID.fullmatch(stream_id):
+        if not _is_id(self.answer.get("stream_id")):
             return None
+        beat = self.answer.get("heartbeat_in")
         if isinstance(beat, bool) or not isinstance(beat, int | float) or not 0 < beat < math.inf:
             return None
         return self.answer
+
+    def lease_id(self) -> str | None:
+        """The lease id of the stream that was started, or None if it is no such answer."""
+        stream = self.stream()
+        lease_id = None if stream is None else stream.get("lease_id")
+        return lease_id if _is_id(lease_id) else None
 
     def is_refusal(self) -> bool:
         return self.says(409, "limit-reached") and isinstance(self.answer.get("streams"), list)
@@ -136,7 +147,8 @@ class Player:
         device: str | None = None,
         content: str | None = None,
         device_id: str | None = None,
-        replace: str | Sequence[str] | None = None,
+        replace: str | Sequence[str] = (),
+        abandoned: Sequence[str] = (),
         headers: Headers | None = None,
         grace_seconds: float = math.inf,
         spread: Callable[[], float] = random.random,
@@ -148,12 +160,15 @@ class Player:
             client: Sends the requests.
             url: Where the service, or the gateway before it, is.
             tell: Is told what happens.
-            device: What other devices of the account are shown.
-            content: What is played, as other devices are shown it.
+            device: What other devices of the account are shown; cut to 200 characters.
+            content: What is played, as other devices are shown it; cut to 200 characters.
             device_id: Opaque, and kept on the device: `same-device` finds its stream by it.
             replace: Whose place the first start takes.
-            headers: Sent with each request. A coroutine function is asked before each, with True
-                if the last ones were answered with 401 or 403; if it raises, that is no answer.
+            abandoned: The `stream_id`s of players of this device before, of which it is not sure
+                that they ended: the first start names them before `replace`.
+            headers: Sent with each start; its lease id opens the rest. A coroutine function is
+                asked before each, with True once one was answered with 401 or 403 and until there
+                is a stream; if it raises, that is no answer.
             grace_seconds: For how long it may go on with no answer.
             spread: Random numbers from 0 to 1.
             now: The time in seconds since 1970, to understand dates in `Retry-After`.
@@ -165,8 +180,11 @@ class Player:
         self._client = client
         self._url = url.rstrip("/")
         self._tell = tell
-        self._body = {"device": device, "content": content, "device_id": device_id}
-        self._replace = replace
+        body = {"device": _label(device), "content": _label(content), "device_id": device_id}
+        self._body = {name: value for name, value in body.items() if value is not None}
+        choices = [*abandoned, *([replace] if isinstance(replace, str) else replace)]
+        self._replace = choices[:MOST_CHOICES]
+        self._lease_id = ""
         self._headers = headers
         self._grace_seconds = grace_seconds
         self._spread = spread
@@ -231,35 +249,32 @@ class Player:
 
     async def _start(self) -> float:
         first = self.state is State.STARTING
-        body = {name: value for name, value in self._body.items() if value is not None}
-        if first and self._replace is not None:
-            body["replace"] = self._replace  # type: ignore[assignment]
+        body: dict[str, Any] = {**self._body}
+        if first and self._replace:
+            body["replace"] = self._replace
         self._unsure = True
-        reply = await self._post("/streams", body, {"Idempotency-Key": self._key})
-        stream, refused = reply.stream(), reply.is_refusal()
-        if stream is not None or refused:
+        reply = await self._post("/streams", body)
+        lease_id, refused = reply.lease_id(), reply.is_refusal()
+        if lease_id is not None or refused:
             self._unsure = False
-        if stream is not None:
+        if lease_id is not None:
+            self._lease_id = lease_id
+            stream = {name: value for name, value in reply.answer.items() if name != "lease_id"}
             return self._hold(stream, "started" if first else "resumed")
         if refused:
             return self._end("refused", reply.answer)
-        field = reply.answer.get("field") if reply.says(400, "invalid-request") else None
-        if field == "device_id" and "device_id" in body:
-            # A process of a version before there were any: do without.
-            self._body["device_id"] = None
-            self._key = secrets.token_urlsafe(16)
-            self._say("error", reply.error())
-            return 0.0
         raise reply.error()
 
     async def _beat(self) -> float:
-        stream_id = self.stream["stream_id"]
         reply = await self._post(f"{self._path()}/heartbeat")
         if self.over:
             return 0.0
         stream = reply.stream()
-        if stream is not None and stream["stream_id"] == stream_id:
-            return self._hold(stream, "beat")
+        if stream is not None and stream["stream_id"] == self.stream["stream_id"]:
+            told = {**self.stream, **stream}
+            for name in _AT_THE_START:
+                told.pop(name, None)
+            return self._hold(told, "beat")
         reason = reply.reason()
         if reason == "expired" or reply.says(404, "stream-not-found"):
             return self._resume()
@@ -295,7 +310,8 @@ class Player:
     def _failed(self, error: NoAnswerError) -> float:
         if self.over:
             return 0.0
-        unwelcome = error.status in UNWELCOME
+        # Only a start needs a login.
+        unwelcome = self.state is not State.PLAYING and error.status in UNWELCOME
         if unwelcome and not self._refused and callable(self._headers):
             self._refused = True
             return 0.0
@@ -345,12 +361,10 @@ class Player:
             seconds = max(1.0, until - loop.time())
             try:
                 reply = await self._post(f"{self._path()}/stop", seconds=seconds, last=True)
-            except NoAnswerError as error:
-                status, gone = error.status, False
+            except NoAnswerError:
+                gone = False
             else:
-                status = reply.status
-                gone = status == 204 or reply.kind in ("stream-ended", "stream-not-found")  # noqa: PLR2004
-            self._refused = status in UNWELCOME
+                gone = reply.status == 204 or reply.kind in ("stream-ended", "stream-not-found")  # noqa: PLR2004
             if gone:
                 self.stream = {}
             elif loop.time() + wait >= until:
@@ -363,8 +377,7 @@ class Player:
     async def _post(
         self,
         path: str,
-        body: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
+        start: Mapping[str, Any] | None = None,
         *,
         seconds: float = ANSWER_SECONDS,
         last: bool = False,
@@ -376,14 +389,15 @@ class Player:
         """
         try:
             async with asyncio.timeout(seconds):
-                sent = await self._own_headers()
+                headers = None if start is None else await self._headers_of_start()
                 if self.over and not last:
                     raise NoAnswerError("no longer wanted")
                 self._count()
                 async with self._client.post(
                     self._url + path,
-                    json=body,
-                    headers={**sent, **(headers or {})},
+                    json=start,
+                    headers=headers,
+                    raise_for_status=False,  # Its error would tell the address, which is a secret.
                     allow_redirects=False,  # A login page is no answer.
                     timeout=ClientTimeout(total=None),
                 ) as response:
@@ -396,14 +410,15 @@ class Player:
         except ClientError as error:
             raise NoAnswerError(str(error) or type(error).__name__) from error
 
-    async def _own_headers(self) -> dict[str, str]:
+    async def _headers_of_start(self) -> dict[str, str]:
         own = self._headers or {}
         try:
-            return dict(await own(self._refused) if callable(own) else own)
+            sent = dict(await own(self._refused) if callable(own) else own)
         except Exception as error:
             self._count()  # a try that sent nothing takes its turn too
             # Nothing that the app's error says of a status or a wait is the service's.
             raise NoAnswerError(f"no headers: {type(error).__name__}") from error
+        return {**sent, "Idempotency-Key": self._key}
 
     def _count(self) -> None:
         self._sent += 1
@@ -461,7 +476,19 @@ class Player:
             log.exception("what is told of %s failed", event)
 
     def _path(self) -> str:
-        return f"/streams/{self.stream['stream_id']}"
+        return f"/streams/{self._lease_id}"
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, str) and _ID.fullmatch(value) is not None
+
+
+def _label(text: str | None) -> str | None:
+    """The text as the service takes it: no half of a character, and 200 at most."""
+    if text is None:
+        return None
+    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return whole[:LONGEST_LABEL]
 
 
 async def _main() -> None:
@@ -484,7 +511,7 @@ async def _main() -> None:
             options.url,
             tell=tell,
             device=options.device,
-            replace=options.replace,
+            replace=options.replace or (),
             headers={"Session-Id": options.session},
         ).run()
 

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import * as answers from "./world.js";
-import { World, away, beaten, ended, service, started, stopped, stream } from "./world.js";
+import { World, away, beaten, ended, service, started, stopped, storage, stream } from "./world.js";
 
 /** A test in a world of its own, which is taken down whatever happens. */
 const on_a_page = (name, run) =>
@@ -17,12 +17,6 @@ const on_a_page = (name, run) =>
   });
 
 const in_turn = (...list) => (_, index) => list[Math.min(index, list.length - 1)];
-
-const storage = (kept = {}) => ({
-  kept,
-  getItem: (name) => kept[name] ?? null,
-  setItem: (name, value) => void (kept[name] = value),
-});
 
 // Stop
 
@@ -144,7 +138,6 @@ for (const [what, late] of [
   ["a refusal", answers.refused()],
   ["no answer", new TypeError("no network")],
   ["401, with headers to be had", { status: 401 }],
-  ["a device_id that is not known", answers.problem(400, "invalid-request", { field: "device_id" })],
 ]) {
   on_a_page(`after stop, a start under way changes nothing: ${what}`, async (world) => {
     world.network = in_turn(late);
@@ -260,14 +253,34 @@ on_a_page("several players on one page have a stream each", async (world) => {
 
 // What is sent
 
-on_a_page("headers are asked for before each request, and cannot take the key's place", async (world) => {
-  world.network = in_turn(started(), beaten());
+on_a_page("headers are asked for before each start, and cannot take the key's place", async (world) => {
+  world.network = in_turn(started(), ended("expired"), started(), beaten());
   let count = 0;
   const headers = async () => new Headers({ Authorization: `token ${count++}`, "Idempotency-Key": "x" });
   world.play({ headers });
-  await world.pass(21);
-  assert.deepEqual(world.requests.map((one) => one.headers.authorization), ["token 0", "token 1"]);
+  await world.pass(50);
+  const sent = world.requests.map((one) => one.headers.authorization);
+  assert.deepEqual(sent, ["token 0", undefined, "token 1", undefined]);
   assert.notEqual(world.requests[0].headers["idempotency-key"], "x");
+});
+
+on_a_page("what needs no login carries no header: no page of another origin asks for leave first", async (world) => {
+  world.network = in_turn(started(), beaten(), stopped());
+  const playing = world.play({ headers: { "X-Player": "test" } });
+  await world.pass(25);
+  playing.stop();
+  await world.pass(1);
+  assert.equal(world.requests[0].headers["x-player"], "test");
+  for (const { headers, body } of world.requests.slice(1)) assert.deepEqual([headers, body], [{}, undefined]);
+});
+
+on_a_page("a heartbeat is sent though no headers can be had, and who was signed out hears it", async (world) => {
+  world.network = in_turn(started(), ended("stopped"));
+  let calls = 0;
+  world.play({ headers: async () => { if (calls++) throw new Error("signed out"); } });
+  await world.pass(25);
+  assert.deepEqual(world.asked, ["/streams", "0-abc/heartbeat"]);
+  assert.deepEqual(world.told.at(-1).slice(0, 3), ["onEnded", 20, "stopped"]);
 });
 
 on_a_page("headers that do not come are no answer, and are not sent when they come late", async (world) => {
@@ -344,13 +357,13 @@ on_a_page("headers that throw while the network comes and goes are asked for onc
 });
 
 on_a_page("headers are asked for when it is their turn, not before", async (world) => {
-  world.network = in_turn(started(), { status: 401 });
+  world.network = in_turn(started(), ended("expired"), { status: 401 });
   const asked = [];
-  world.play({ headers: () => void asked.push(world.now / 1000) });
-  await world.pass(20.5);
-  world.network = in_turn(beaten());
+  world.play({ headers: ({ refused }) => void asked.push([world.now / 1000, refused]) });
+  await world.pass(23);
+  world.network = in_turn(started());
   await world.pass(2);
-  assert.deepEqual(asked, [0, 20, 21]);
+  assert.deepEqual(asked, [[0, false], [22.5, false], [23.5, true]]);
 });
 
 on_a_page("another origin gets credentials if the app says so, and no redirect is followed", async (world) => {
@@ -359,7 +372,7 @@ on_a_page("another origin gets credentials if the app says so, and no redirect i
   await world.pass(21);
   const [start, beat] = world.requests;
   assert.equal(start.path, "https://gateway.example/video/streams");
-  assert.equal(beat.path, "https://gateway.example/video/streams/0-abc/heartbeat");
+  assert.equal(beat.path, "https://gateway.example/video/streams/lease-0-abc/heartbeat");
   for (const { options } of world.requests) {
     assert.equal(options.credentials, "include");
     assert.equal(options.redirect, "error");
@@ -415,6 +428,159 @@ on_a_page("a list of choices is sent as it is", async (world) => {
   assert.deepEqual(world.requests[0].body.replace, ["same-device", "stalest"]);
 });
 
+// The next page of the tab
+
+const ID = "0-AAAAAAAAAAAAAAAAAAAAAA";
+const NEXT_ID = "0-BBBBBBBBBBBBBBBBBBBBBB";
+const named = (world) => world.requests.filter(({ body }) => body).map(({ body }) => body.replace);
+
+on_a_page("a page names the stream of the page before first, so that no reload is refused by itself", async (world) => {
+  globalThis.sessionStorage = storage();
+  world.network = in_turn(started({ stream_id: ID }), stopped(), started({ stream_id: NEXT_ID }), beaten());
+  world.play({ replace: "stalest" });
+  await world.pass(5);
+  world.dispatch("pagehide");
+  world.play({ replace: "stalest" });
+  await world.pass(1);
+  world.play();
+  await world.pass(1);
+  assert.deepEqual(named(world), ["stalest", [ID, "stalest"], undefined]);
+});
+
+on_a_page("a tab that is duplicated while it plays takes nobody's place", async (world) => {
+  globalThis.sessionStorage = storage();
+  world.network = in_turn(started({ stream_id: ID }), started({ stream_id: NEXT_ID }));
+  world.play();
+  await world.pass(5);
+  const inherited = { ...globalThis.sessionStorage.kept };
+  globalThis.sessionStorage = storage(inherited);
+  world.play();
+  await world.pass(1);
+  assert.deepEqual(named(world), [undefined, undefined]);
+});
+
+on_a_page("a page that comes back from the cache plays on, and no twin takes its place", async (world) => {
+  globalThis.sessionStorage = storage();
+  world.network = in_turn(started({ stream_id: ID }), stopped(), beaten({ stream_id: ID }));
+  world.play();
+  await world.pass(5);
+  world.dispatch("pagehide");
+  world.dispatch("pageshow");
+  await world.pass(1);
+  world.play();
+  await world.pass(1);
+  assert.deepEqual(named(world), [undefined, undefined]);
+});
+
+on_a_page("a page that comes back finds its place taken by the page after it, and starts anew", async (world) => {
+  world.network = in_turn(started({ stream_id: ID }), stopped(), ended("replaced"), started({ stream_id: NEXT_ID }), ended("replaced"));
+  world.play({ replace: "stalest" });
+  await world.pass(5);
+  world.dispatch("pagehide");
+  await world.pass(5);
+  world.dispatch("pageshow");
+  await world.pass(60);
+  assert.deepEqual(named(world), ["stalest", undefined]);
+  assert.deepEqual(world.names(), ["onStarted", "onResumed", "onEnded"]);
+});
+
+on_a_page("a stream whose stop nobody confirmed is named by the next start of the page", async (world) => {
+  globalThis.sessionStorage = storage();
+  world.network = in_turn(started({ stream_id: ID }), away());
+  const playing = world.play();
+  await world.pass(5);
+  playing.stop();
+  await world.pass(20);
+  world.network = ({ path }) => (path.endsWith("/stop") ? stopped() : started({ stream_id: NEXT_ID }));
+  const next = world.play();
+  await world.pass(5);
+  next.stop();
+  await world.pass(5);
+  world.play();
+  await world.pass(1);
+  assert.deepEqual(named(world), [undefined, [ID], undefined]);
+});
+
+on_a_page("a start that is tried again says the same, whatever happened meanwhile", async (world) => {
+  globalThis.sessionStorage = storage();
+  world.network = in_turn(away(), away(), started());
+  const options = { device: "TV" };
+  world.play(options);
+  await world.pass(1);
+  globalThis.sessionStorage.kept["stream-service.abandoned"] = JSON.stringify([ID]);
+  await world.pass(20);
+  const [first, ...more] = world.requests.filter(({ body }) => body);
+  assert.equal(more.length, 2);
+  for (const { body } of more) assert.deepEqual(body, first.body);
+});
+
+for (const kept of ["", "{", "null", "7", '"0-AAAAAAAAAAAAAAAAAAAAAA"', "{}", '["open", 7, null, ["0-AAAAAAAAAAAAAAAAAAAAAA"], "oldest"]']) {
+  on_a_page(`what somebody else kept there is not sent: ${kept}`, async (world) => {
+    globalThis.sessionStorage = storage({ "stream-service.abandoned": kept });
+    world.network = service();
+    world.play();
+    await world.pass(1);
+    assert.deepEqual(named(world), [undefined]);
+    assert.deepEqual(world.names(), ["onStarted"]);
+  });
+}
+
+on_a_page("it plays where the browser keeps nothing for a tab", async (world) => {
+  Object.defineProperty(globalThis, "sessionStorage", {
+    configurable: true,
+    get: () => { throw new Error("SecurityError"); },
+  });
+  world.network = service();
+  const playing = world.play();
+  await world.pass(5);
+  world.dispatch("pagehide");
+  world.dispatch("pageshow");
+  await world.pass(5);
+  playing.stop();
+  await world.pass(1);
+  assert.equal(playing.state, "over");
+});
+
+on_a_page("an id that somebody else kept is sent well-formed", async (world) => {
+  globalThis.localStorage = storage({ "stream-service.device-id": `${"x".repeat(127)}\u{1F3AC}\u{1F3AC}` });
+  world.network = service();
+  world.play();
+  await world.pass(1);
+  assert.equal(world.requests[0].body.device_id, `${"x".repeat(127)}\u{1F3AC}`);
+});
+
+// The secret
+
+on_a_page("the lease id is told to nobody: not by a callback, nor by the stream, nor by an error", async (world) => {
+  const leaky = new TypeError("error sending request for url (/streams/lease-0-abc/heartbeat)");
+  world.network = in_turn(started({ playback_token: "one" }), leaky, beaten({ playback_token: "two" }), leaky);
+  const playing = world.play();
+  await world.pass(50);
+  const said = [];
+  const seen = new Set();
+  const walk = (value) => {
+    if (typeof value === "string") said.push(value);
+    if (value === null || typeof value !== "object" || seen.has(value)) return;
+    seen.add(value);
+    for (const name of Object.getOwnPropertyNames(value)) walk(value[name]);
+  };
+  walk(world.told);
+  walk(playing);
+  assert.ok(said.includes("two"));
+  assert.deepEqual(said.filter((text) => text.includes("lease")), []);
+  const names = world.told.map(([name]) => name);
+  for (const one of ["onStarted", "onBeat", "onOnline", "onError", "onOffline"]) assert.ok(names.includes(one), one);
+});
+
+on_a_page("a heartbeat's answer leaves of a stream what it does not say, but for the counts of its start", async (world) => {
+  world.network = in_turn(started({ playback_token: "one" }), beaten({ playback_token: "two" }));
+  const playing = world.play();
+  await world.pass(21);
+  const { active, limit, ...kept } = stream({ playback_token: "two", expires_at: "2026-01-01T00:01:20.000Z" });
+  assert.deepEqual(playing.stream, kept);
+  assert.deepEqual(world.told.at(-1), ["onBeat", 20, kept]);
+});
+
 // What is read
 
 on_a_page("an answer without an end is read up to a megabyte, and is no answer", async (world) => {
@@ -440,7 +606,7 @@ on_a_page("the longest refusal that the service can write is read, and text that
   });
   assert.ok(escaped.length > 450_000);
   const bytes = new TextEncoder().encode(escaped);
-  const first = new TextEncoder().encode(JSON.stringify(stream({ device: name })));
+  const first = new TextEncoder().encode(JSON.stringify(started({ device: name }).body));
   world.network = in_turn(
     { ...started(), chunks: [...first].map((byte) => Uint8Array.of(byte)).values() },
     { ...answers.refused(), chunks: [bytes].values() },
@@ -470,23 +636,33 @@ on_a_page("a page that goes says so by a beacon", async (world) => {
   await world.pass(20.1);
   world.dispatch("pagehide");
   const { path, beacon, at } = world.requests.at(-1);
-  assert.deepEqual([path, beacon, at], ["/streams/0-id/stop", true, 20.1]);
+  assert.deepEqual([path, beacon, at], ["/streams/lease-0-id/stop", true, 20.1]);
 });
 
-for (const [what, options] of [
-  ["headers", { headers: async () => ({ Authorization: "x" }) }],
-  ["credentials", { credentials: "include" }],
-]) {
-  on_a_page(`a page that goes and needs ${what} says so by a request that outlives it`, async (world) => {
+for (const options of [{ headers: async () => ({ Authorization: "x" }) }, { credentials: "include" }]) {
+  on_a_page(`the last word of a page needs no login: ${Object.keys(options)}`, async (world) => {
     world.network = service();
     world.play(options);
     await world.pass(5);
     world.dispatch("pagehide");
+    assert.equal(world.requests.at(-1).beacon, true);
+  });
+}
+
+for (const [what, options] of [
+  ["may send no cookies", { credentials: "omit" }],
+  ["has no beacons", {}],
+]) {
+  on_a_page(`a page that goes and ${what} says so by a request that outlives it`, async (world) => {
+    world.network = service();
+    if (!options.credentials) delete globalThis.navigator.sendBeacon;
+    world.play(options);
+    await world.pass(5);
+    world.dispatch("pagehide");
     const last = world.requests.at(-1);
-    assert.equal(last.path, "/streams/0-id/stop");
+    assert.equal(last.path, "/streams/lease-0-id/stop");
     assert.equal(last.options.keepalive, true);
     assert.equal(last.options.credentials, options.credentials);
-    assert.equal(last.headers.authorization, options.headers && "x");
     await world.pass(1);
   });
 }

@@ -109,6 +109,22 @@ test("but for the last word of a page that goes, they are a second apart", () =>
   }
 });
 
+test("only a start carries headers, the rest goes to the lease that a start told, and nobody else hears of it", () => {
+  for (const { seed, requests, told, playing } of lives) {
+    const leases = new Set();
+    for (const { path, headers, answer } of requests) {
+      if (path === "/streams") leases.add(answers[answer].body?.lease_id);
+      else {
+        const [, lease] = path.match(/^\/streams\/([^/]+)\/(heartbeat|stop)$/);
+        assert.ok(leases.has(lease), `seed ${seed}: ${path}`);
+        assert.deepEqual(headers, {}, `seed ${seed}`);
+      }
+    }
+    const said = JSON.stringify([told, playing.stream, told.map(([, , error]) => error?.message)]);
+    assert.doesNotMatch(said, /lease/, `seed ${seed}`);
+  }
+});
+
 test("a film starts only on a stream of the service's, and ends only by its word", () => {
   const ends = {
     stopped: ["stopped"],

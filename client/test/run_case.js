@@ -1,4 +1,6 @@
-import { World } from "./world.js";
+import { World, storage } from "./world.js";
+
+const ABANDONED = "stream-service.abandoned";
 
 /** What the client asks and tells in one case of the table, and the state that it ends in. */
 export const run = async ({ options = {}, answers: names, do: acts = [], seconds }, answers) => {
@@ -6,6 +8,8 @@ export const run = async ({ options = {}, answers: names, do: acts = [], seconds
   try {
     const keys = [];
     const requests = [];
+    const labels = [];
+    let lease; // as the last answer to a start told it
     world.network = ({ at, path, headers, body }, index) => {
       const name = names[Math.min(index, names.length - 1)];
       const what = [at];
@@ -13,22 +17,32 @@ export const run = async ({ options = {}, answers: names, do: acts = [], seconds
         const key = headers["idempotency-key"];
         if (!keys.includes(key)) keys.push(key);
         what.push(`start ${"abc"[keys.indexOf(key)]}`);
-        const extra = [body.replace && "replace", body.device_id && "device_id"].filter(Boolean);
+        const choices = [body.replace ?? []].flat();
+        const extra = choices.length ? ["replace", ...choices] : [];
+        if (body.device_id) extra.push("device_id");
         if (extra.length) what.push(extra.join(" "));
-      } else what.push(path.endsWith("/stop") ? "stop" : "beat");
+        labels.push([body.device ?? null, body.content ?? null]);
+        lease = answers[name].body?.lease_id;
+      } else if (path === `/streams/${lease}/heartbeat`) what.push("beat");
+      else if (path === `/streams/${lease}/stop`) what.push("stop");
+      else what.push(path);
       if (headers.authorization) what.push(headers.authorization);
       requests.push(what);
       const answer = answers[name];
       if (answer.hangs) return undefined;
       return answer.error ? new TypeError("no network") : { type: null, ...answer };
     };
-    const { grace_seconds: graceSeconds, device_id: deviceId = false, replace } = options;
+    const { grace_seconds: graceSeconds, device_id: deviceId = false } = options;
+    const { abandoned, replace, device, content } = options;
+    if (abandoned) globalThis.sessionStorage = storage({ [ABANDONED]: JSON.stringify(abandoned) });
     const headers = ({ refused }) => {
       if (options.headers === "broken") throw Object.assign(new Error(), { status: 401, retryAfter: NaN });
       return { Authorization: refused ? "new" : "old" };
     };
     const playing = world.play({
       deviceId,
+      device,
+      content,
       ...(graceSeconds === undefined ? {} : { graceSeconds }),
       ...(replace === undefined ? {} : { replace }),
       ...(options.headers ? { headers } : {}),
@@ -47,7 +61,7 @@ export const run = async ({ options = {}, answers: names, do: acts = [], seconds
         return event === "ended" ? [at, event, details[0]] : [at, event];
       });
     const { state } = playing;
-    return { requests: [...requests], told, ...(stopped ? { stopped } : {}), state };
+    return { requests: [...requests], told, labels, stopped, state };
   } finally {
     await world.close();
   }

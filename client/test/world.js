@@ -60,11 +60,12 @@ export class World {
     delete globalThis.document;
     delete globalThis.navigator;
     delete globalThis.localStorage;
+    delete globalThis.sessionStorage;
   }
 
-  /** The paths that were asked, without what all have in common. */
+  /** The paths that were asked, without what all have in common; `0-abc` is the lease of that stream. */
   get asked() {
-    return this.requests.map(({ path }) => path.replace("/streams/", ""));
+    return this.requests.map(({ path }) => path.replace("/streams/lease-", ""));
   }
 
   get listeners() {
@@ -167,6 +168,13 @@ const response = ({ status = 200, type = "application/json", headers = {}, body,
   return { status, headers: all, text, body: streams ? { getReader } : undefined };
 };
 
+/** What a browser keeps, in memory. */
+export const storage = (kept = {}) => ({
+  kept,
+  getItem: (name) => kept[name] ?? null,
+  setItem: (name, value) => void (kept[name] = value),
+});
+
 const PROBLEM = "application/problem+json";
 
 export const stream = (fields = {}) => ({
@@ -179,11 +187,17 @@ export const stream = (fields = {}) => ({
   ...fields,
 });
 
-export const started = (fields) => ({
-  status: 201,
-  body: stream({ active: 1, limit: 3, ...fields }),
+/** The secret of a stream, as the service below makes it; a test that greps for it looks for "lease". */
+export const leaseOf = (stream_id) => `lease-${stream_id}`;
+
+export const started = (fields) => {
+  const body = stream({ active: 1, limit: 3, ...fields });
+  return { status: 201, body: { lease_id: leaseOf(body.stream_id), ...body } };
+};
+export const beaten = ({ stream_id = "0-abc", heartbeat_in = 20, ...fields } = {}) => ({
+  status: 200,
+  body: { stream_id, expires_at: "2026-01-01T00:01:20.000Z", heartbeat_in, ...fields },
 });
-export const beaten = (fields) => ({ status: 200, body: stream(fields) });
 export const problem = (status, kind, fields = {}) => ({
   status,
   type: PROBLEM,
@@ -212,7 +226,9 @@ export const service = (limit = 3) => {
       active.set(stream_id, key);
       return started({ stream_id });
     }
-    const [stream_id, verb] = path.split("/").slice(-2);
+    const [lease_id, verb] = path.split("/").slice(-2);
+    const stream_id = lease_id.replace("lease-", "");
+    if (lease_id !== leaseOf(stream_id)) return problem(404, "stream-not-found");
     if (verb === "stop") return active.delete(stream_id) ? stopped() : ended("stopped");
     return active.has(stream_id) ? beaten({ stream_id }) : ended("stopped");
   };

@@ -69,9 +69,12 @@ class Viewer:
 async def test_it_plays_beats_and_frees_its_slot_when_it_stops(api: Api) -> None:
     async with Viewer(api, device="TV") as viewer:
         stream = await viewer.told("started")
-        await viewer.told("beat")
+        beaten = await viewer.told("beat")
         [active] = await api.playing(session="viewer")
         assert (active["stream_id"], active["device"]) == (stream["stream_id"], "TV")
+        # A heartbeat's answer says what changes; the rest is the start's, but for its counts.
+        assert beaten.keys() == stream.keys() - {"active", "limit"}
+        assert beaten["device"] == "TV"
         assert await viewer.player.stop() is True
         assert await api.playing(session="viewer") == []
 
@@ -113,10 +116,32 @@ async def test_a_stream_that_is_stopped_from_elsewhere_is_over(api: Api) -> None
 
 
 async def test_a_start_that_will_never_do_is_over(api: Api) -> None:
-    async with Viewer(api, device="x" * 201) as viewer:
+    async with Viewer(api, device_id="x" * 129) as viewer:
         error = await viewer.told("ended")
         assert viewer.player.reason == "rejected"
-        assert error.problem["field"] == "device"
+        assert error.problem["field"] == "device_id"
+
+
+async def test_a_label_that_is_too_long_or_cut_in_an_emoji_is_no_reason_to_refuse(api: Api) -> None:
+    async with Viewer(api, device="TV \ud83c", content="\U0001f3ac" * 201) as viewer:
+        stream = await viewer.told("started")
+        assert (stream["device"], stream["content"]) == ("TV \ufffd", "\U0001f3ac" * 200)
+
+
+async def test_the_place_of_a_player_that_left_is_taken_first(api: Api) -> None:
+    left = await api.started(session="viewer", device="TV")
+    async with Viewer(api, abandoned=[left["stream_id"]]) as viewer:
+        stream = await viewer.told("started")
+        [active] = await api.playing(session="viewer")
+        assert active["stream_id"] == stream["stream_id"] != left["stream_id"]
+
+
+async def test_the_lease_id_is_told_to_nobody(api: Api) -> None:
+    async with Viewer(api) as viewer:
+        told = [await viewer.told(event) for event in ("started", "beat")]
+        secret = viewer.player._lease_id
+        assert len(secret) > len(told[0]["stream_id"])
+        assert secret not in f"{told} {viewer.player.stream}"
 
 
 async def test_a_stream_that_a_gateway_made_up_becomes_a_real_one(api: Api) -> None:
@@ -124,6 +149,7 @@ async def test_a_stream_that_a_gateway_made_up_becomes_a_real_one(api: Api) -> N
     async with Viewer(api) as viewer:
         await viewer.told("started")
         viewer.player.stream = {"stream_id": "open", "heartbeat_in": 1}
+        viewer.player._lease_id = "0-" + "0" * 56
         await api.ask("DELETE", "/streams", session="viewer")
         stream = await viewer.told("resumed")
         assert [one["stream_id"] for one in await api.playing(session="viewer")] == [

@@ -28,15 +28,20 @@ class Network:
 
     def __init__(self, answers: list[str]) -> None:
         self.requests: list[list[Any]] = []
+        self.labels: list[list[str | None]] = []
+        self._lease = ""
         self._answers = answers
         self._keys: list[str] = []
 
     @asynccontextmanager
     async def post(
-        self, url: str, *, headers: Mapping[str, str], json: dict[str, Any] | None, **_: Any
+        self, url: str, *, headers: Mapping[str, str] | None, json: dict[str, Any] | None, **_: Any
     ) -> AsyncIterator[Any]:
         answer = TABLE["answers"][self._answers[min(len(self.requests), len(self._answers) - 1)]]
-        self.requests.append([_seconds(), *self._told(url, headers, json)])
+        self.requests.append([_seconds(), *self._told(url, headers or {}, json)])
+        if json is not None:
+            body = answer.get("body")
+            self._lease = body.get("lease_id", "") if isinstance(body, dict) else ""
         if "hangs" in answer:
             await asyncio.get_running_loop().create_future()
         if "error" in answer:
@@ -50,10 +55,15 @@ class Network:
             if headers["Idempotency-Key"] not in self._keys:
                 self._keys.append(headers["Idempotency-Key"])
             what.append(f"start {'abc'[self._keys.index(headers['Idempotency-Key'])]}")
-            sent = [name for name in ("replace", "device_id") if name in body]
+            self.labels.append([body.get("device"), body.get("content")])
+            sent = ["replace", *body["replace"]] if "replace" in body else []
+            sent += ["device_id"] if "device_id" in body else []
             what += [" ".join(sent)] if sent else []
         else:
-            what.append("stop" if url.endswith("/stop") else "beat")
+            path = url.removeprefix("http://service")
+            known = {"heartbeat": "beat", "stop": "stop"}
+            ours = {f"/streams/{self._lease}/{verb}": name for verb, name in known.items()}
+            what.append(ours.get(path, path))
         return what + ([headers["Authorization"]] if "Authorization" in headers else [])
 
 
@@ -118,6 +128,7 @@ async def play(case: dict[str, Any]) -> dict[str, Any]:
             player.online()
     await asyncio.sleep(case["seconds"] - asyncio.get_running_loop().time())
     outcome = {"requests": list(network.requests), "told": told, "state": str(player.state)}
+    outcome |= {"labels": network.labels} if "labels" in case else {}
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -127,6 +138,8 @@ async def play(case: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("case", TABLE["cases"], ids=lambda case: case["name"])
 def test_the_python_player_keeps_the_rules(case: dict[str, Any]) -> None:
     expected = {
-        name: case[name] for name in ("requests", "told", "state", "stopped") if name in case
+        name: case[name]
+        for name in ("requests", "told", "state", "stopped", "labels")
+        if name in case
     }
     assert run_in_virtual_time(play(case)) == expected
