@@ -108,9 +108,8 @@ class Playing {
     if (refused) return this.#end("onRefused", answer);
     if (!admitted) throw failure(reply);
     if (first) abandoned.remove(body.replace ?? []);
-    const { lease_id, ...stream } = answer;
-    this.#leaseId = lease_id;
-    this.#hold(stream, first ? "onStarted" : "onResumed");
+    this.#leaseId = answer.lease_id;
+    this.#hold(answer, first ? "onStarted" : "onResumed");
   }
 
   #describe(first) {
@@ -150,7 +149,7 @@ class Playing {
     this.#end("onEnded", ended, answer);
   }
 
-  #hold(stream, event) {
+  #hold({ lease_id, ...stream }, event) {
     this.stream = stream;
     if (this.state === "over") return; // stopped meanwhile: what waits for this ends it
     this.state = "playing";
