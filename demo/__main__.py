@@ -29,6 +29,7 @@ START_SECONDS = 60.0
 STOP_SECONDS = 15.0
 FILM_SECONDS = 300
 LEASE_SECONDS = 30
+LIMIT = 3
 
 _WELCOME = """\
 The demo is ready: {url}
@@ -37,14 +38,15 @@ The demo is ready: {url}
   plays, and take its place from another one. Ctrl-C ends everything."""
 
 
-async def demo(
-    folder: Path, port: int, *, lease_seconds: int, film_seconds: int, live: bool
+async def demo(  # noqa: PLR0913 - what the command line leaves open
+    folder: Path, port: int, *, limit: int, lease_seconds: int, film_seconds: int, live: bool
 ) -> int:
     """Run it until SIGINT or SIGTERM, or until a part of it ends by itself.
 
     Args:
         folder: Keeps the film, the database and the key.
         port: Of the gateway, on 127.0.0.1; 0 takes a free one.
+        limit: How many streams a household may have.
         lease_seconds: The service's lease.
         film_seconds: How long the film is.
         live: Whether each segment asks if its stream is active now.
@@ -66,7 +68,7 @@ async def demo(
             "HOST": "127.0.0.1",
             "PORT": str(service_port),
             "GATEWAY_TOKEN": token,
-            "STREAM_LIMIT": "3",
+            "STREAM_LIMIT": str(limit),
             "STREAM_LIMIT_HEADER": "X-Stream-Limit",
             "STREAM_TTL_SECONDS": str(lease_seconds),
             "PLAYBACK_KEYS": str(_key(folder / "playback.pem")),
@@ -188,6 +190,7 @@ def main() -> int:
     parser.add_argument(
         "--folder", type=Path, default=Path(".demo"), help="keeps the film and the data (.demo)"
     )
+    parser.add_argument("--limit", type=int, default=LIMIT, help=f"of a household ({LIMIT})")
     parser.add_argument(
         "--lease-seconds", type=int, default=LEASE_SECONDS, help=f"({LEASE_SECONDS})"
     )
@@ -213,6 +216,7 @@ def main() -> int:
             demo(
                 options.folder.resolve(),
                 options.port,
+                limit=options.limit,
                 lease_seconds=options.lease_seconds,
                 film_seconds=options.film_seconds,
                 live=options.check == "live",

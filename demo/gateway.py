@@ -81,6 +81,7 @@ def configure(  # noqa: PLR0913 - what the file leaves open
         ("/etc/nginx/stream-service-token.conf", str(token_file)),
         ("/run/stream-gateway.sock", str(folder / "gateway.sock")),
         ("/var/cache/nginx/playback", str(folder / "playback")),
+        ("/var/log/nginx/stream-gateway.log", str(folder / "access.log")),
         ("root /srv;", f"root {film_root};"),
         ("https://www.example.com", origin),
     ):

@@ -170,6 +170,7 @@ class Server:
         for old, new in (
             ("listen 80;", f"listen 127.0.0.1:{port};"),
             ("server 127.0.0.1:3001;", f"server 127.0.0.1:{self.port};"),
+            ("/var/log/nginx/stream-service.log", "access.log"),
         ):
             assert old in site
             site = site.replace(old, new)

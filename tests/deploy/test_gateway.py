@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import re
 import signal
 import socket
@@ -13,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
+from demo.gateway import nginx
 from tests.support.gateway import LIMIT, ORIGIN, PLAN_OF_TWO, TOKEN, Gateway, running_gateway
-from tests.support.processes import PATIENCE_SECONDS
+from tests.support.processes import PATIENCE_SECONDS, ROOT, free_port, listening
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +35,9 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, mongo_url: str) -> Iterato
         yield gateway
 
 
+MADE_UP = f"/streams/0-{'A' * 56}"
+"""Of the form of a lease id; nobody has it."""
+
 # What a viewer may ask for, and what comes back with and without a login.
 ROUTES = [
     ("GET", "/watch", 200, 401),
@@ -42,6 +48,12 @@ ROUTES = [
     ("POST", "/streams/0-AAAAAAAAAAAAAAAAAAAAAA/heartbeat", 404, 401),
     ("POST", "/streams/0-AAAAAAAAAAAAAAAAAAAAAA/stop", 404, 401),
     ("DELETE", "/streams/0-AAAAAAAAAAAAAAAAAAAAAA", 404, 401),
+    # By lease id, without a login: this one is not known.
+    ("POST", f"{MADE_UP}/heartbeat", 404, 404),
+    ("POST", f"{MADE_UP}/stop", 404, 404),
+    ("DELETE", MADE_UP, 404, 404),
+    ("POST", f"{MADE_UP}A/heartbeat", 404, 401),
+    ("POST", f"{MADE_UP[:-1]}/heartbeat", 404, 401),
     ("GET", "/film/film.m3u8", 401, 401),
     ("GET", "/client.js", 200, 200),
     ("GET", "/.well-known/jwks.json", 200, 200),
@@ -95,6 +107,132 @@ def test_no_header_of_a_client_changes_who_pays_or_how_much(
     assert "Session-Id" not in playing.headers
 
 
+def test_a_heartbeat_and_a_stop_by_lease_id_need_no_login(gateway: Gateway) -> None:
+    login = gateway.login()
+    stream = gateway.start(login).body
+    lease = f"/streams/{stream['lease_id']}"
+    for headers in ({}, {"Session-Id": "household:another"}, {"Cookie": "login=made-up"}):
+        beaten = gateway.ask("POST", f"{lease}/heartbeat", headers=headers)
+        assert beaten.status == 200, beaten
+        assert beaten.body["playback_token"]
+    # Nothing else is opened by it.
+    assert gateway.ask("GET", lease).status in (400, 404)
+    assert gateway.ask("POST", f"{lease}/stop").status == 204
+    assert gateway.ask("GET", "/streams", login=login).body["active"] == 0
+    again = gateway.start(login).body
+    assert gateway.ask("DELETE", f"/streams/{again['lease_id']}").status == 204
+    assert gateway.ask("GET", "/streams", login=login).body["active"] == 0
+
+
+def test_the_public_id_of_a_stream_renews_nothing_and_ends_it_after_a_login_alone(
+    gateway: Gateway,
+) -> None:
+    login = gateway.login()
+    stream = gateway.start(login).body
+    path = f"/streams/{stream['stream_id']}"
+    for verb in ("heartbeat", "stop"):
+        assert gateway.ask("POST", f"{path}/{verb}").status == 401
+    beaten = gateway.ask("POST", f"{path}/heartbeat", login=login)
+    assert (beaten.status, beaten.body["type"]) == (
+        404,
+        "urn:stream-service:problem:stream-not-found",
+    )
+    assert "lease" in beaten.body["detail"]
+    [active] = gateway.ask("GET", "/streams", login=login).body["streams"]
+    assert active["expires_at"] == stream["expires_at"]
+    assert gateway.ask("POST", f"{path}/stop", login=login).status == 204
+
+
+async def flood(gateway: Gateway, path: str, requests: int) -> tuple[list[int], float]:
+    """Send as many as fast as it goes, from an address of their own; statuses, and seconds."""
+    connector = aiohttp.TCPConnector(limit=32, local_addr=("127.0.0.3", 0))
+    began = time.monotonic()
+    async with aiohttp.ClientSession(connector=connector) as session:
+
+        async def ask() -> int:
+            async with session.post(f"http://127.0.0.1:{gateway.port}{path}") as answer:
+                assert answer.status != 429 or answer.headers["Retry-After"] == "1"
+                return answer.status
+
+        statuses = await asyncio.gather(*(ask() for _ in range(requests)))
+    return list(statuses), time.monotonic() - began
+
+
+async def test_what_asks_no_login_is_limited_by_address_and_no_log_has_its_secret(
+    gateway: Gateway,
+) -> None:
+    login = await asyncio.to_thread(gateway.login)
+    stream = (await asyncio.to_thread(gateway.start, login)).body
+    beat = f"/streams/{stream['lease_id']}/heartbeat"
+    token = stream["playback_token"]
+    statuses, took = await flood(gateway, beat, 1500)
+    print(f"\n  {statuses.count(429)} of 1500 requests in {took:.1f} s were too many")
+    assert set(statuses) == {200, 429}
+    assert statuses.count(200) <= 200 + 100 * took + 1
+    # Another address has a budget of its own.
+    assert (await asyncio.to_thread(gateway.ask, "POST", beat)).status == 200
+    assert (
+        await asyncio.to_thread(film, gateway, login, None, f"/film/1.m4s?playback_token={token}")
+        == 200
+    )
+    assert (
+        await asyncio.to_thread(gateway.ask, "POST", beat.replace("heartbeat", "stop"))
+    ).status == 204
+
+    logs = {file.name: file for file in gateway.folder.rglob("*.log")}
+    lines = (
+        '"POST /streams/{id}/heartbeat" 429',
+        '"GET /film/" 200',
+        '"POST /streams/{id}/stop" 204',
+    )
+    for line in lines:
+        until(1, lambda line=line: min(1, logs["access.log"].read_text().count(line)))
+    assert "error.log" in logs
+    for file in (file for file in gateway.folder.rglob("*") if file.is_file()):
+        text = file.read_bytes().decode(errors="replace")
+        assert stream["lease_id"] not in text, file
+        assert file.parent.name == "playback" or token not in text, file
+
+
+def test_the_logs_before_the_service_alone_have_no_lease_id_either(tmp_path: Path) -> None:
+    port, nobody = free_port(), free_port()
+    site = (ROOT / "deploy" / "nginx.conf").read_text()
+    for old, new in (
+        ("listen 80;", f"listen 127.0.0.1:{port};"),
+        ("server 127.0.0.1:3001;", f"server 127.0.0.1:{nobody};"),
+        ("/var/log/nginx/stream-service.log", "access.log"),
+    ):
+        assert old in site
+        site = site.replace(old, new)
+    temporary = " ".join(
+        f"{kind}_temp_path {kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    (tmp_path / "nginx.conf").write_text(
+        "daemon off; pid nginx.pid; error_log error.log warn; events { }\n"
+        f"http {{ {temporary}\n{site}\n}}\n"
+    )
+    command = [nginx() or "nginx", "-e", "error.log", "-p", str(tmp_path), "-c", "nginx.conf"]
+    with listening(port, *command, folder=tmp_path):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
+        for path in (
+            f"{MADE_UP}/heartbeat",
+            f"{MADE_UP}/heartbeat/",
+            f"{MADE_UP}/stop",
+            "/streams",
+        ):
+            connection.request("POST", path)
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status == 502
+        connection.close()
+    logged = (tmp_path / "access.log").read_text()
+    assert '"POST /streams/{id}/heartbeat" 502' in logged
+    # Errors are told, but not of these.
+    assert "POST /streams HTTP" in (tmp_path / "error.log").read_text()
+    for file in tmp_path.glob("*.log"):
+        assert "AAAA" not in file.read_text(), file
+
+
 def test_the_login_decides_how_many_streams_an_account_may_have(gateway: Gateway) -> None:
     login = gateway.login(PLAN_OF_TWO)
     gateway.ask("DELETE", "/streams", login=login)
@@ -114,7 +252,7 @@ def test_pages_of_a_named_origin_may_ask_with_cookies_and_all_others_may_not(
 ) -> None:
     login = gateway.login()
     preflight = {"Access-Control-Request-Method": "POST"}
-    for path in ("/streams", "/streams/0-AAAAAAAAAAAAAAAAAAAAAA/heartbeat", "/film/1.m4s"):
+    for path in ("/streams", f"{MADE_UP}/heartbeat", MADE_UP, "/film/1.m4s"):
         named = gateway.ask("OPTIONS", path, headers={"Origin": ORIGIN, **preflight})
         assert named.status == 204
         assert named.headers["Access-Control-Allow-Origin"] == ORIGIN
@@ -155,7 +293,7 @@ def tampered(token: str) -> str:
 
 
 def until(wanted: int, asked: Any) -> float:
-    """Ask until the status is the wanted one; returns how many seconds that took."""
+    """Ask until the answer is the wanted one; returns how many seconds that took."""
     began = time.monotonic()
     while asked() != wanted:
         assert time.monotonic() - began < PATIENCE_SECONDS

@@ -184,6 +184,77 @@ def test_a_tab_that_ignores_the_limit_goes_dark_once_its_place_is_taken(
         plays_on(tab)
 
 
+def test_a_fourth_viewer_cannot_live_on_the_streams_that_its_refusal_tells(
+    url: str, household: BrowserContext
+) -> None:
+    tabs = [log_in(household, url, "The Taylors"), *(open_tab(household, url) for _ in range(3))]
+    for tab in tabs[:3]:
+        press_play(tab)
+    refused(tabs[3])
+    tried = tabs[3].evaluate(
+        """async () => {
+          const said = [];
+          const ask = async (path, options) => {
+            const answer = await fetch(path, options);
+            const text = await answer.text();
+            said.push(text);
+            return { status: answer.status, body: text && JSON.parse(text) };
+          };
+          const { status, body } = await ask("/streams", { method: "POST" });
+          const beats = [];
+          for (const { stream_id } of body.streams) {
+            const { status } = await ask(`/streams/${stream_id}/heartbeat`, { method: "POST" });
+            beats.push(status, (await ask(`/streams/${stream_id}`)).status);
+          }
+          const film = await fetch("/film/film.m3u8", { headers: { "Playback-Token": "" } });
+          return { status, beats, film: film.status, said: said.join() };
+        }"""
+    )
+    assert tried["status"] == 409
+    # It may look at each, and that is all.
+    assert tried["beats"] == [404, 200] * 3
+    assert "playback_token" not in tried["said"]
+    assert "lease_id" not in tried["said"]
+    assert tried["film"] == 401
+    for tab in tabs[:3]:
+        plays_on(tab)
+
+
+def test_who_is_signed_out_everywhere_ends_at_the_next_heartbeat_without_a_login(
+    folder: Path, tmp_path: Path, browser: Browser
+) -> None:
+    (tmp_path / "film").symlink_to(folder / "film")
+    contexts = [browser.new_context() for _ in range(5)]
+    for context in contexts:
+        context.set_default_timeout(PATIENCE_MS)
+    options = ("--limit", "2", "--lease-seconds", str(LEASE_SECONDS))
+    with running(tmp_path, *options) as url:
+        *tabs, owner = (log_in(context, url, "The Wrights") for context in contexts)
+        for tab in tabs[:2]:
+            press_play(tab)
+        refused(tabs[2])
+        for tab in tabs[:2]:
+            assert (
+                tab.evaluate("fetch('/login', { method: 'DELETE' }).then((a) => a.status)") == 204
+            )
+            assert tab.evaluate("fetch('/streams').then((answer) => answer.status)") == 401
+        end_all = "fetch('/streams', { method: 'DELETE' }).then((answer) => answer.json())"
+        assert owner.evaluate(end_all) == {"ended": 2}
+        for tab in tabs[:2]:
+            tab.get_by_text("This stream is over: stopped.").wait_for()
+        for tab in tabs[2:]:
+            press_play(tab)
+        # The service says two, and two it is.
+        listed = owner.evaluate("fetch('/streams').then((answer) => answer.json())")
+        assert (listed["active"], listed["limit"]) == (2, 2)
+        for tab in tabs[:2]:
+            assert tab.locator("#screen").get_attribute("data-state") == "idle"
+        for tab in tabs[2:]:
+            plays_on(tab)
+        for context in contexts:
+            context.close()
+
+
 def test_by_the_lease_alone_a_player_without_heartbeats_goes_dark_too(
     folder: Path, tmp_path: Path, browser: Browser
 ) -> None:

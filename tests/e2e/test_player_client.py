@@ -184,11 +184,72 @@ def test_a_service_that_is_away_is_asked_again_ever_later(visit: Visit, site: st
 
 def test_what_cannot_be_mended_by_trying_again_is_not_tried_again(visit: Visit, site: str) -> None:
     page = visit.open(f"{site}/player", viewer="kate")
-    start(page, device="x" * 201)
+    start(page, deviceId="x" * 129)
     reason, _ = told(page, "onEnded")
     assert reason == "rejected"
-    assert page.evaluate("window.told.at(-1)[2].problem.field") == "device"
+    assert page.evaluate("window.told.at(-1)[2].problem.field") == "device_id"
     assert page.evaluate("window.playing.state") == "over"
+
+
+def test_a_label_that_is_too_long_or_cut_in_an_emoji_is_no_reason_to_refuse(
+    visit: Visit, site: str
+) -> None:
+    page = visit.open(f"{site}/player", viewer="kurt")
+    page.wait_for_function("window.ready")
+    page.evaluate(r"window.start({ device: 'TV \ud83c', content: '\u{1f3ac}'.repeat(201) })")
+    [stream] = told(page, "onStarted")
+    assert (stream["device"], stream["content"]) == ("TV \ufffd", "\U0001f3ac" * 200)
+
+
+@pytest.fixture
+def slow_words(service: Service) -> Iterator[None]:
+    """Stops that players send arrive after the start of the page that follows, for sure."""
+    service.words_take = 1.5
+    yield
+    service.words_take = 0.0
+
+
+@pytest.mark.usefixtures("slow_words")
+def test_a_reload_is_never_refused_by_itself(visit: Visit, site: str, service: Service) -> None:
+    for device in ("TV", "Phone"):
+        service.ask("POST", "/streams", "tilda", json={"device": device})
+    page = visit.open(f"{site}/player", viewer="tilda")
+    start(page, device="Laptop")
+    [last] = told(page, "onStarted")
+    for how in ("reload", "goto", "reload"):
+        page.reload() if how == "reload" else page.goto(f"{site}/player?next")
+        start(page, device="Laptop")
+        page.wait_for_function("window.told.length > 0")
+        assert page.evaluate("window.told[0][0]") == "onStarted"
+        [stream] = told(page, "onStarted")
+        assert stream["stream_id"] != last["stream_id"]
+        last = stream
+        active = {one["device"]: one["stream_id"] for one in service.active("tilda")}
+        # The others have lost nothing.
+        assert active.keys() == {"TV", "Phone", "Laptop"}
+        assert active["Laptop"] == stream["stream_id"]
+
+
+@pytest.mark.usefixtures("slow_words")
+def test_a_tab_that_is_duplicated_takes_not_its_twins_place(
+    visit: Visit, site: str, service: Service
+) -> None:
+    for device in ("TV", "Phone"):
+        service.ask("POST", "/streams", "udo", json={"device": device})
+    page = visit.open(f"{site}/player", viewer="udo")
+    start(page, device="Laptop")
+    told(page, "onStarted")
+    page.reload()
+    start(page, device="Laptop")
+    [stream] = told(page, "onStarted")
+    # As a browser duplicates a tab: the new one gets a copy of what the old one keeps.
+    with page.expect_popup() as opened:
+        page.evaluate("sessionStorage.setItem('copied', 'yes'); void window.open(location.href)")
+    twin = opened.value
+    start(twin, device="Twin")
+    assert twin.evaluate("sessionStorage.getItem('copied')") == "yes"
+    told(twin, "onRefused")
+    assert stream["stream_id"] in {one["stream_id"] for one in service.active("udo")}
 
 
 def test_stop_and_then_play_at_the_limit_is_admitted(

@@ -43,6 +43,8 @@ class Family:
     vague: int = 0
     vague_ever: int = 0
     unanswered_keys: list[str] = field(default_factory=list)
+    leases: dict[str, str] = field(default_factory=dict)
+    """The lease id of each stream that was started, by its stream_id."""
 
     def one_more(self) -> list[int]:
         self.possible += 1
@@ -104,7 +106,7 @@ class Viewers:
                 told = await response.json(content_type=None) if raw else None
                 answer = Answer(response.status, told, response.headers, time.monotonic() - began)
         except TimeoutError:
-            self.tally.violations.append(f"{method} {path} hangs")
+            self.tally.violations.append(f"{method} hangs")
             return None
         except aiohttp.ClientError as error:
             self.tally.lost += 1
@@ -171,6 +173,7 @@ class Viewers:
         self, family: Family, answer: Answer, replace: str | None, *, is_sure: bool
     ) -> None:
         stream_id = answer.body["stream_id"]
+        family.leases[stream_id] = answer.body["lease_id"]
         if answer.status == 200:
             family.possible -= 1  # The unanswered try was counted.
         family.counted.add(stream_id)
@@ -191,7 +194,8 @@ class Viewers:
 
     async def beat(self, family: Family, stream_id: str) -> Answer | None:
         """Beat for a stream; one that must be active has to answer."""
-        answer = await self.ask("POST", f"/streams/{stream_id}/heartbeat", family.session)
+        path = f"/streams/{family.leases[stream_id]}/heartbeat"
+        answer = await self.ask("POST", path, family.session)
         if answer is not None and answer.status not in (200, 503) and stream_id in family.sure:
             self.tally.violations.append(f"a heartbeat of an active stream got {answer.status}")
             family.sure.discard(stream_id)
@@ -200,7 +204,9 @@ class Viewers:
     async def stop(self, family: Family, stream_id: str) -> Answer | None:
         """Stop a stream, and keep account."""
         family.sure.discard(stream_id)
-        answer = await self.ask("DELETE", f"/streams/{stream_id}", family.session)
+        # By either id: both end it.
+        known = random.choice([stream_id, family.leases[stream_id]])
+        answer = await self.ask("DELETE", f"/streams/{known}", family.session)
         if answer is not None and answer.status == 204 and stream_id in family.counted:
             family.counted.discard(stream_id)
             family.possible -= 1
