@@ -27,7 +27,7 @@ PROCESSES = [(0 * SECOND, -5 * SECOND), (300 * SECOND, 0 * SECOND), (3600 * SECO
 VERBS = ("start", "replay", "replace", "beat", "beat", "beat", "stop", "all")
 
 
-async def test_whatever_is_done_by_whom_no_stream_is_forgotten_before_its_retention_is_over(
+async def test_whatever_is_done_by_whom_no_stream_is_forgotten_before_its_retention_is_over(  # noqa: C901 - a table of verbs
     connect: Callable[..., MongoStore], mongo: MongoClient[Any], database: str
 ) -> None:
     # Far ahead, so that the database deletes nothing meanwhile.
@@ -47,9 +47,7 @@ async def test_whatever_is_done_by_whom_no_stream_is_forgotten_before_its_retent
         now += dice.choice([0, 1, 7, 20, 61]) * SECOND
         stream = dice.choice(started) if started else Place("a", "0-" + "a" * 22)
         try:
-            match dice.choice(
-                ["start", "replay", "replace", "beat", "beat", "beat", "stop", "all"]
-            ):
+            match dice.choice(VERBS):
                 case "start":
                     start = Start(dice.choice("ab"), 3)
                 case "replay":
