@@ -20,12 +20,17 @@ if TYPE_CHECKING:
 _PACKAGE = Path(stream_service.__file__).parent
 # Beside the package in a checkout, inside it in a wheel: pyproject.toml puts them there.
 _FOLDERS = (_PACKAGE / "docs", _PACKAGE.parent / "docs")
+_FOLDER = next((folder for folder in _FOLDERS if folder.is_dir()), None)
 
 _HERE = "127.0.0.1:3001"
 """What the guides call the service that serves them."""
 
-_FIRST = ("integration", "deployment", "observability", "reliability", "performance")
-"""The order in which the guides are wanted; others follow by name."""
+SHELVES = {
+    "Integrate": ("integration", "clients", "enforcement"),
+    "Operate": ("deployment", "operations", "databases", "data-protection"),
+    "Understand": ("reliability", "performance", "architecture"),
+}
+"""Which guides belong together, in the order in which they are wanted."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +47,10 @@ class Guide:
 
 
 def _found() -> Mapping[str, Guide]:
-    folder = next((folder for folder in _FOLDERS if folder.is_dir()), None)
-    if folder is None:
+    if _FOLDER is None:
         return {}
-    paths = {path.stem: path for path in folder.glob("*.md")}
-    names = sorted(paths, key=lambda name: (_FIRST.index(name) if name in _FIRST else 99, name))
-    return {name: Guide(paths[name], _title(paths[name])) for name in names}
+    paths = {name: _FOLDER / f"{name}.md" for names in SHELVES.values() for name in names}
+    return {name: Guide(path, _title(path)) for name, path in paths.items()}
 
 
 def _title(path: Path) -> str:
@@ -56,6 +59,8 @@ def _title(path: Path) -> str:
 
 
 GUIDES = _found()
+PICTURES = {} if _FOLDER is None else {path.name: path for path in _FOLDER.glob("pictures/*.svg")}
+"""The pictures of the guides by their names, which are served beside the files of the pages."""
 
 
 @cache
@@ -85,6 +90,7 @@ def rendered(name: str, *, console: bool = True) -> str:
             token.attrSet("class", "right")
     html: str = markdown.renderer.render(tokens, markdown.options, {})
     # What is too wide for a phone scrolls by itself, by keyboard too. Text holds no bare "<".
+    html = re.sub(r"<p>(<img [^>]*>)</p>", r'<div class="scroll" tabindex="0">\1</div>', html)
     return (
         html.replace("<pre>", '<pre tabindex="0">')
         .replace("<table>", '<div class="scroll" tabindex="0"><table>')
@@ -103,7 +109,7 @@ def _relink(inline: list[Token], *, console: bool) -> None:
     leads_nowhere = False
     for token in inline:
         if token.type == "image":
-            token.type, token.tag, token.content = "text", "", token.content
+            token.attrSet("src", f"../static/{PurePosixPath(str(token.attrGet('src'))).name}")
         elif token.type == "link_open":
             target = urlsplit(str(token.attrGet("href")))
             path = PurePosixPath(target.path)

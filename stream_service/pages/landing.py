@@ -12,13 +12,18 @@ from stream_service import __version__
 from stream_service.api.representation import json_response, timestamp
 from stream_service.keys import SETTINGS
 from stream_service.pages.files import PAGE_HEADERS
-from stream_service.pages.guides import GUIDES
+from stream_service.pages.guides import GUIDES, SHELVES
 from stream_service.telemetry.keys import HISTORY
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from stream_service.settings import Settings
 
-ABOUT = "Decides, when somebody presses play, whether this account may watch one more video stream."
+ABOUT = (
+    "Limits concurrent streams: decides, when somebody presses play, whether this account may "
+    "watch one more video."
+)
 
 _PAGE = Template((Path(__file__).parent / "static" / "landing.html").read_text(encoding="utf-8"))
 _CONSOLE_LINK = '<a href="console">Console</a>'
@@ -34,12 +39,12 @@ async def landing(request: web.Request) -> web.Response:
     state = _state(settings, None if since is None else timestamp(since))
     headers: dict[str, str] = {hdrs.VARY: hdrs.ACCEPT}
     if "text/html" in request.headers.get(hdrs.ACCEPT, ""):
-        guides = (f'<a href="docs/{name}">{guide.title}</a>' for name, guide in GUIDES.items())
+        guides = {f"{shelf.lower()}_guides": _links(names) for shelf, names in SHELVES.items()}
         page = _PAGE.substitute(
             about=ABOUT,
             status=status,
             state=state if since is None else _state(settings, _time(timestamp(since))),
-            guides=" · ".join(guides),
+            **guides,
             console_link=_CONSOLE_LINK if settings.console else "",
             console_card=_CONSOLE_CARD if settings.console else "",
         )
@@ -68,6 +73,11 @@ async def landing(request: web.Request) -> web.Response:
         },
         headers=headers,
     )
+
+
+def _links(names: Iterable[str]) -> str:
+    named = ((name, GUIDES[name].title) for name in names if name in GUIDES)
+    return " · ".join(f'<a href="docs/{name}">{title}</a>' for name, title in named)
 
 
 def _time(moment: str) -> str:

@@ -13,6 +13,7 @@ from stream_service.api.representation import encode
 from stream_service.pages.console_state import console_state
 from stream_service.pages.docs_page import docs_routes
 from stream_service.pages.files import FOR_AN_HOUR, NOT_KEPT, static_file
+from stream_service.pages.guides import PICTURES
 from stream_service.pages.landing import landing
 from stream_service.telemetry.keys import SCRAPES
 
@@ -33,6 +34,7 @@ def page_routes(settings: Settings) -> list[web.RouteDef]:
         return web.Response(body=document, content_type="application/json")
 
     assets = {name: static_file(_STATIC / name) for name in ASSETS}
+    assets |= {name: static_file(path) for name, path in PICTURES.items()}
 
     async def asset(request: web.Request) -> web.Response:
         file = assets.get(request.match_info["file"])

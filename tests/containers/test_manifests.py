@@ -89,7 +89,7 @@ def test_alert_rules_wake_who_they_should_and_nobody_else() -> None:
 def test_each_alert_has_its_paragraph_in_the_runbook() -> None:
     groups = yaml.safe_load(ALERTS.read_text())["groups"]
     alerts = {rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule}
-    runbook = (ROOT / "docs" / "runbook.md").read_text()
+    runbook = (ROOT / "docs" / "operations.md").read_text()
     assert set(re.findall(r"^### (\w+)$", runbook, re.MULTILINE)) == alerts
 
 

@@ -15,7 +15,7 @@ from stream_service.api.openapi import openapi_document
 from stream_service.api.problems import TYPE_PREFIX
 from stream_service.app import create_app
 from stream_service.keys import LIMITER
-from stream_service.pages.guides import GUIDES, rendered
+from stream_service.pages.guides import GUIDES, PICTURES, SHELVES, rendered
 from stream_service.settings import Settings
 from tests.fast.test_console_state import Away
 
@@ -157,6 +157,31 @@ async def test_shadow_mode_is_named_wherever_a_refusal_is_spoken_of(
     assert (await (await shadow.get("/console/state")).json())["enforce"] is False
 
 
+async def test_the_landing_page_leads_to_integrate_then_operate_then_understand(
+    client: Client,
+) -> None:
+    text = await (await client.get("/", headers=BROWSER)).text()
+    assert re.findall(r"<h2>(\w+)</h2>", text) == list(SHELVES)
+    shelves = text.split("<h2>")[1:]
+    for shelf, names in zip(shelves, SHELVES.values(), strict=True):
+        assert re.findall(r'href="docs/([a-z-]+)"', shelf) == list(names)
+
+
+async def test_a_page_shows_the_pictures_of_its_guide(client: Client) -> None:
+    shown = set[str]()
+    for name, guide in GUIDES.items():
+        wanted = re.findall(
+            r"^!\[.+\]\(pictures/([a-z-]+\.svg)\)$", guide.path.read_text(), re.MULTILINE
+        )
+        links = (await page_of(client, f"/docs/{name}")).links
+        assert {f"../static/{picture}" for picture in wanted} <= set(links)
+        shown.update(wanted)
+    assert shown == set(PICTURES) == {path.name for path in (ROOT / "docs/pictures").iterdir()}
+    for picture in shown:
+        response = await client.get(f"/static/{picture}")
+        assert (response.status, response.content_type) == (200, "image/svg+xml")
+
+
 def test_a_guide_is_read_as_it_is_written() -> None:
     assert set(GUIDES) == {path.stem for path in (ROOT / "docs").glob("*.md")}
     for name, guide in GUIDES.items():
@@ -172,4 +197,4 @@ def test_the_wheel_takes_the_guides_along() -> None:
     setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     assert setuptools["package-dir"]["stream_service.docs"] == "docs"
     assert "stream_service.docs" in setuptools["packages"]
-    assert setuptools["package-data"]["stream_service.docs"] == ["*.md"]
+    assert setuptools["package-data"]["stream_service.docs"] == ["*.md", "pictures/*.svg"]

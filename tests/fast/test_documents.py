@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -121,6 +122,63 @@ def test_a_make_target_that_is_not_there_is_found() -> None:
 def test_contributing_names_every_target_that_tests() -> None:
     tests = {target for target in _targets() if target.startswith("test")}
     assert tests <= _made((ROOT / "CONTRIBUTING.md").read_text())
+
+
+_NAMED = re.compile(r"\b(?:(?:docs|bench|client)/[\w-]+|[A-Z]{4,})\.md\b")
+
+
+def _texts() -> Iterator[tuple[str, str]]:
+    tracked = (
+        "*.py",
+        "*.js",
+        "*.mjs",
+        "*.ts",
+        "*.yml",
+        "*.yaml",
+        "*.json",
+        "*.conf",
+        "*.sh",
+        "*.toml",
+    )
+    names = subprocess.run(
+        ["git", "ls-files", "--", *tracked, "Makefile", "Dockerfile", "*.service"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    yield from ((name, (ROOT / name).read_text()) for name in names)
+
+
+def test_every_document_that_a_file_names_is_there() -> None:
+    missing = {
+        f"{name}: {named}"
+        for name, text in _texts()
+        for named in _NAMED.findall(text)
+        if not (ROOT / named).exists()
+    }
+    assert missing - {"tests/fast/test_documents.py: docs/missing.md"} == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=IDS)
+def test_every_test_that_a_document_names_is_there(document: Path) -> None:
+    there = {path.stem for path in (ROOT / "tests").rglob("test_*.py")}
+    assert set(re.findall(r"\btest_\w+", document.read_text())) - there == set()
+
+
+def _words(*patterns: str) -> int:
+    return sum(len(path.read_text().split()) for one in patterns for path in ROOT.glob(one))
+
+
+def test_the_documents_are_short_enough_to_be_read() -> None:
+    assert _words("README.md") <= 1200
+    assert _words("docs/reliability.md") <= 1200
+    assert _words("docs/performance.md") <= 1200
+    assert _words("README.md", "docs/*.md", "client/README.md") <= 14_000
+
+
+def test_no_document_needs_a_program_to_draw_its_pictures() -> None:
+    assert [path for path in DOCUMENTS if "```mermaid" in path.read_text()] == []
 
 
 def test_the_map_of_the_house_names_every_module_and_folder() -> None:

@@ -281,7 +281,7 @@ async def test_applications_count_for_themselves(
 
 
 @pytest.mark.parametrize(
-    "file", ["deploy/grafana-dashboard.json", "deploy/alerts.yml", "docs/observability.md"]
+    "file", ["deploy/grafana-dashboard.json", "deploy/alerts.yml", "docs/operations.md"]
 )
 async def test_dashboard_alerts_and_text_name_only_metrics_that_exist(
     client: Client, file: str

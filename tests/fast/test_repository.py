@@ -184,11 +184,11 @@ def test_make_leaves_no_half_made_environment_behind(tmp_path: Path) -> None:
     assert not (tmp_path / "venv").exists()
 
 
-def test_the_latest_release_in_the_changelog_is_the_version_of_the_service_and_of_its_client() -> (
-    None
-):
-    releases = re.findall(
-        r"^## \[([0-9.]+)\] - \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
+def test_the_version_on_top_of_the_changelog_is_that_of_the_service_and_of_its_client() -> None:
+    versions = re.findall(
+        r"^## \[([0-9.]+)\] - (?:unreleased|\d{4}-\d\d-\d\d)$",
+        (ROOT / "CHANGELOG.md").read_text(),
+        re.MULTILINE,
     )
     package = json.loads((ROOT / "client" / "package.json").read_text())
-    assert releases[0] == __version__ == package["version"]
+    assert versions[0] == __version__ == package["version"]

@@ -38,7 +38,11 @@ def test_a_wheel_has_every_module_page_and_description(tmp_path: Path) -> None:
         for path in (source / "stream_service").rglob("*")
         if path.is_file()
     }
-    written |= {f"stream_service/docs/{guide.name}" for guide in (ROOT / "docs").glob("*.md")}
+    written |= {
+        f"stream_service/{path.relative_to(ROOT)}"
+        for path in (ROOT / "docs").rglob("*")
+        if path.is_file()
+    }
     assert packed == written
     assert "stream_service/api/openapi.yaml" in packed
     assert "stream_service/pages/static/docs.html" in packed
