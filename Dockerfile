@@ -1,4 +1,4 @@
-# The service in an image of its own: docs/containers.md says how to build and run it.
+# The service in an image of its own: docs/deployment.md says how to build and run it.
 #
 # PYTHON_IMAGE may be any image with Python 3.11 or newer and its venv module. Pin it by digest for a
 # build that gives the same image each time: python:3.13-slim-bookworm@sha256:...

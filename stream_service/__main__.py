@@ -53,8 +53,8 @@ environment variables and their defaults:
   NOTIFY_SOCKET                   set by systemd, likewise
   CONSOLE 1                       0 switches /console off
   PROMETHEUS_MULTIPROC_DIR        directory in which several processes collect their metrics, so
-                                  that /metrics has the sum: see docs/observability.md
-  OTEL_EXPORTER_OTLP_ENDPOINT     where traces are sent: see docs/observability.md
+                                  that /metrics has the sum: see docs/operations.md
+  OTEL_EXPORTER_OTLP_ENDPOINT     where traces are sent: see docs/operations.md
 """
 
 

@@ -216,7 +216,7 @@ async def _listen(
 
     stack.push_async_callback(take_leave)
     # What is there now stays. Collections that walk it again and again cost a start a fifth of its
-    # time, and are the longest waits: docs/performance.md.
+    # time, and are the longest waits: bench/README.md.
     gc.collect()
     gc.freeze()
     announcing = asyncio.create_task(announce_ready(app[STORE], settings))

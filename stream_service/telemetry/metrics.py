@@ -1,7 +1,7 @@
-"""What the service tells Prometheus: docs/observability.md says what each figure is good for.
+"""What the service tells Prometheus: docs/operations.md says what each figure is good for.
 
 No label has a value that a client chose. The children that requests need are looked up once, so
-that a heartbeat pays for three additions: docs/observability.md has the measurement.
+that a heartbeat pays for three additions: bench/README.md has the measurement.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ class _Lines:
     """Lines in the form of the other logs, written together ten times a second.
 
     Not through `logging`: a record and its JSON cost about as much as the whole heartbeat that they
-    tell of (see docs/performance.md). None of the values needs escaping.
+    tell of (see bench/README.md). None of the values needs escaping.
     """
 
     def __init__(self) -> None:

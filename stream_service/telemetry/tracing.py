@@ -1,4 +1,4 @@
-"""Tracing with OpenTelemetry, where an exporter is configured; see docs/observability.md."""
+"""Tracing with OpenTelemetry, where an exporter is configured; see docs/operations.md."""
 
 from __future__ import annotations
 
