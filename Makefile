@@ -13,25 +13,87 @@ UV_COMPILE := $(VENV)/uv/bin/uv pip compile --quiet --universal --generate-hashe
 .DEFAULT_GOAL := help
 .PHONY: help run demo install test test-pythons test-engines test-mongo check lint test-faults test-deploy test-client test-e2e test-containers bench format lock clean
 
-help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+help:
+	@awk -F ':.*## ' '/^##@ / {printf "\n%s\n", substr($$0, 5)} \
+		/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# $(call debian,PROGRAMS,PACKAGES): installs the packages, unless all of the programs are there.
+define debian
+PATH="$$PATH:/usr/sbin"; for program in $(1); do command -v $$program >/dev/null || { \
+	echo "Installing from Debian: $(2)" >&2; $(AS_ROOT) apt-get update -qq && \
+	$(AS_ROOT) apt-get install -qq -y --no-install-recommends $(2) >&2 || exit 1; break; }; done
+endef
+
+##@ To use it
 
 run: $(VENV)/.run  ## Serve on port 3001 with an embedded database in ./data
 	@exec $(BIN)/python -m stream_service --embedded
 
 demo: $(VENV)/.run  ## See it with a film, a login and a gateway, on http://127.0.0.1:8080
-	@PATH="$$PATH:/usr/sbin"; { command -v nginx && command -v ffmpeg; } >/dev/null || { \
-		echo "installing nginx and ffmpeg from Debian" && $(AS_ROOT) apt-get update -qq && \
-		$(AS_ROOT) apt-get install -qq -y --no-install-recommends nginx-light ffmpeg fonts-dejavu-core; }
+	@$(call debian,nginx ffmpeg,nginx-light ffmpeg fonts-dejavu-core)
 	@exec $(BIN)/python -m demo
 
 install: $(VENV)/.serve$(if $(TRACING),-tracing)  ## Install what a deployment needs, to serve on MONGO_URL; TRACING=1 adds OpenTelemetry
+
+##@ To change it
 
 test: $(VENV)/.dev  ## Prove it: the tests, on an embedded database or on MONGO_URL
 	$(if $(COVERAGE),$(BIN)/coverage erase)
 	$(BIN)/$(if $(COVERAGE),coverage run,python) -m pytest --numprocesses $(WORKERS) --dist worksteal
 	$(if $(COVERAGE),$(BIN)/coverage combine --quiet)
 	$(if $(COVERAGE),$(BIN)/coverage report --fail-under 95)
+
+check: lint  ## Format, lint, types, and the tests with a floor under their coverage
+	@$(MAKE) --no-print-directory test COVERAGE=1
+
+lint: $(VENV)/.dev  ## Format, lint and types, checked alone
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+format: $(VENV)/.dev  ## Format the code and mend what the linter can
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+bench: $(VENV)/.dev  ## Measure it beside a bare handler and a peer; QUICK=1 takes two minutes
+	@$(call debian,wrk redis-server,wrk redis-server)
+	@$(BIN)/python -m bench $(if $(QUICK),--quick)
+	@$(BIN)/python -m bench.price $(if $(QUICK),--streams 2000 --seconds 1 --rounds 1)
+
+lock: | $(VENV)/bin  ## Look for newer dependencies and lock them in requirements/
+	$(BIN)/python -m venv $(VENV)/uv
+	$(VENV)/uv/bin/pip install --quiet --disable-pip-version-check uv
+	$(UV_COMPILE) --output-file requirements/serve.txt
+	$(UV_COMPILE) --extra embedded --constraint requirements/serve.txt \
+		--output-file requirements/run.txt
+	$(UV_COMPILE) --extra embedded --extra tracing --group dev \
+		--constraint requirements/run.txt --output-file requirements/dev.txt
+	$(UV_COMPILE) --extra tracing --constraint requirements/dev.txt \
+		--output-file requirements/serve-tracing.txt
+
+clean:  ## Remove what make made, except ./data
+	rm -rf $(VENV) .demo .pythons $(NODE_MODULES) .coverage* .e2e .hypothesis .mypy_cache \
+		.pytest_cache .ruff_cache
+
+##@ What CI runs besides
+
+test-faults: $(VENV)/.dev  ## Break the store, the service and its clients, under load: some six minutes
+	$(BIN)/python -m pytest --capture=no --quiet tests/faults
+
+test-deploy: $(VENV)/.dev tests/deploy/node_modules  ## Deploy by pm2, reload under load: needs Node 20
+	@$(call debian,git ssh sshd nginx,git openssh-client openssh-server nginx)
+	$(BIN)/python -m pytest --capture=no --exitfirst tests/deploy
+
+test-client: client/node_modules  ## Prove the player client's rules and types: needs Node 20
+	npm test --prefix client --silent
+
+test-e2e: $(VENV)/.dev test-client tests/e2e/node_modules  ## Prove the pages, the client and real players in Chromium: needs Node 20
+	@$(call debian,chromium nginx ffmpeg,chromium nginx-light ffmpeg fonts-dejavu-core)
+	$(BIN)/python -m pytest tests/e2e
+
+test-containers: $(VENV)/.dev  ## Build the image without an engine and run it; check compose, manifests, alerts: needs root
+	@$(call debian,buildah debootstrap promtool,buildah debootstrap prometheus)
+	$(BIN)/python -m pytest --capture=no tests/containers
 
 # What pyenv has is found though none of it may be in PATH.
 test-pythons:  ## Run the tests on each Python from 3.11 on that this machine has
@@ -52,7 +114,7 @@ test-engines: $(VENV)/.dev  ## Run the tests of the store, races and processes o
 	$(BIN)/python -m tests.engines
 
 MONGO_VERSIONS ?= 6 7 8
-test-mongo: $(VENV)/.faults  ## Prove it on MongoDB itself, in containers: failovers, shards; needs Docker
+test-mongo: $(VENV)/.dev  ## Prove it on MongoDB itself, in containers: failovers, shards; needs Docker
 	@command -v docker >/dev/null || { echo "make test-mongo needs Docker, and there is no program docker." \
 		"Nothing was run; to test a MongoDB that is there: MONGO_URL=... make test-engines" >&2; exit 1; }
 	@said=$$(docker info 2>&1) || { echo "$$said" | tail -n 1 >&2; echo "make test-mongo needs Docker's engine," \
@@ -60,87 +122,10 @@ test-mongo: $(VENV)/.faults  ## Prove it on MongoDB itself, in containers: failo
 		"MONGO_URL=... make test-engines" >&2; exit 1; }
 	MONGO_VERSIONS="$(MONGO_VERSIONS)" $(BIN)/python -m pytest --capture=no --quiet tests/mongo
 
-test-client: client/node_modules/.package-lock.json  ## Prove the player client's rules and types: needs Node 20
-	npm test --prefix client --silent
-
-test-e2e: $(VENV)/.e2e test-client tests/e2e/node_modules/.package-lock.json  ## Prove the pages, the client and real players in Chromium
-	@PATH="$$PATH:/usr/sbin"; for program in chromium nginx ffmpeg; do command -v $$program; done \
-		| grep -c . | grep -qx 3 || { \
-		echo "installing chromium, nginx and ffmpeg from Debian" && $(AS_ROOT) apt-get update -qq && \
-		$(AS_ROOT) apt-get install -qq -y --no-install-recommends chromium nginx-light ffmpeg fonts-dejavu-core; }
-	$(BIN)/mypy tests/e2e/*.py
-	$(BIN)/python -m pytest tests/e2e
-
-check: lint  ## Format, lint, types, and the tests with a floor under their coverage
-	@$(MAKE) --no-print-directory test COVERAGE=1
-
-lint: $(VENV)/.dev
-	$(BIN)/ruff format --check
-	$(BIN)/ruff check
-	$(BIN)/mypy
-
-test-deploy: $(VENV)/.dev tests/deploy/node_modules/.package-lock.json  ## Deploy by pm2, reload under load: needs Node
-	@PATH="$$PATH:/usr/sbin"; for program in git ssh sshd nginx; do command -v $$program; done \
-		| grep -c . | grep -qx 4 || { \
-		echo "installing git, openssh-client, openssh-server and nginx from Debian" && \
-		$(AS_ROOT) apt-get update -qq && $(AS_ROOT) apt-get install -qq -y \
-			--no-install-recommends git openssh-client openssh-server nginx; }
-	$(BIN)/python -m pytest --capture=no --exitfirst tests/deploy
-
-test-containers: $(VENV)/.containers  ## Build the image without an engine and run it; check compose, manifests, alerts: needs root
-	@for program in buildah debootstrap promtool; do command -v $$program; done | grep -c . | grep -qx 3 || { \
-		echo "installing buildah, debootstrap and prometheus from Debian" && \
-		apt-get update -qq && apt-get install -qq -y --no-install-recommends buildah debootstrap prometheus; }
-	$(BIN)/python -m pytest --capture=no tests/containers
-
-bench: $(VENV)/.bench  ## Measure it beside a bare handler and a peer; QUICK=1 takes two minutes
-	@command -v wrk >/dev/null && command -v redis-server >/dev/null || { \
-		echo "Installing Debian's wrk and redis-server for the benchmark" >&2; \
-		$(AS_ROOT) apt-get install --quiet --yes wrk redis-server >&2; }
-	@$(BIN)/python -m bench $(if $(QUICK),--quick)
-	@$(BIN)/python -m bench.price $(if $(QUICK),--streams 2000 --seconds 1 --rounds 1)
-
-test-faults: $(VENV)/.faults  ## Break the store, the service and its clients, under load: some six minutes
-	$(BIN)/python -m pytest --capture=no --quiet tests/faults
-
-format: $(VENV)/.dev  ## Format the code and mend what the linter can
-	$(BIN)/ruff format
-	$(BIN)/ruff check --fix
-
-lock: | $(VENV)/bin  ## Look for newer dependencies and lock them in requirements/
-	$(BIN)/python -m venv $(VENV)/uv
-	$(VENV)/uv/bin/pip install --quiet --disable-pip-version-check uv
-	$(UV_COMPILE) --output-file requirements/serve.txt
-	$(UV_COMPILE) --extra embedded --constraint requirements/serve.txt \
-		--output-file requirements/run.txt
-	$(UV_COMPILE) --extra embedded --extra tracing --group dev \
-		--constraint requirements/run.txt --output-file requirements/dev.txt
-	$(UV_COMPILE) --extra tracing --constraint requirements/dev.txt \
-		--output-file requirements/serve-tracing.txt
-	$(UV_COMPILE) --extra embedded --extra tracing --group dev --group e2e \
-		--constraint requirements/dev.txt --output-file requirements/e2e.txt
-	$(UV_COMPILE) --extra embedded --extra tracing --group dev --group containers \
-		--constraint requirements/dev.txt --output-file requirements/containers.txt
-	$(UV_COMPILE) --extra embedded --group bench --constraint requirements/dev.txt \
-		--output-file requirements/bench.txt
-	$(UV_COMPILE) --extra embedded --extra tracing --group dev --group faults --constraint requirements/dev.txt \
-		--output-file requirements/faults.txt
-
-clean:  ## Remove what make made, except ./data
-	rm -rf $(VENV) .demo .pythons client/node_modules tests/deploy/node_modules tests/e2e/node_modules .coverage* .e2e .hypothesis .mypy_cache \
-		.pytest_cache .ruff_cache
-
-tests/deploy/node_modules/.package-lock.json: tests/deploy/package-lock.json
-	@command -v npm >/dev/null || { echo "pm2 needs Node 18 or newer, with npm" >&2; exit 1; }
-	npm ci --prefix tests/deploy --no-audit --no-fund
-
-tests/e2e/node_modules/.package-lock.json: tests/e2e/package-lock.json
-	@command -v npm >/dev/null || { echo "the players need Node 20 or newer, with npm" >&2; exit 1; }
-	npm ci --prefix tests/e2e --no-audit --no-fund
-
-client/node_modules/.package-lock.json: client/package-lock.json
-	@command -v npm >/dev/null || { echo "make test-client needs Node 20 or newer, with npm" >&2; exit 1; }
-	npm ci --prefix client --no-audit --no-fund
+NODE_MODULES := client/node_modules tests/deploy/node_modules tests/e2e/node_modules
+$(NODE_MODULES): %/node_modules: %/package-lock.json
+	@command -v npm >/dev/null || { echo "$* needs Node 20 or newer, with npm" >&2; exit 1; }
+	npm ci --prefix $* --no-audit --no-fund
 	@touch $@
 
 $(VENV)/bin:
@@ -153,8 +138,8 @@ $(VENV)/bin:
 
 # One environment for all: what is installed later adds to what is there.
 $(VENV)/.serve-tracing: | $(VENV)/.serve
-$(VENV)/.serve $(VENV)/.serve-tracing $(VENV)/.run $(VENV)/.dev $(VENV)/.faults $(VENV)/.e2e \
-		$(VENV)/.bench $(VENV)/.containers: $(VENV)/.%: requirements/%.txt | $(VENV)/bin
+$(VENV)/.serve $(VENV)/.serve-tracing $(VENV)/.run $(VENV)/.dev: $(VENV)/.%: requirements/%.txt \
+		| $(VENV)/bin
 	@echo "Installing $< into $(VENV), once; takes a minute" >&2
 	@$(PIP_INSTALL) --requirement $<
 	@touch $@
