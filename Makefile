@@ -29,7 +29,7 @@ endef
 run: $(VENV)/.run  ## Serve on port 3001 with an embedded database in ./data
 	@exec $(BIN)/python -m stream_service --embedded
 
-demo: $(VENV)/.run  ## See it with a film, a login and a gateway, on http://127.0.0.1:8080
+demo: $(VENV)/.run demo/node_modules  ## See it with a film, a login and a gateway, on http://127.0.0.1:8080: needs Node 20
 	@$(call debian,nginx ffmpeg,nginx-light ffmpeg fonts-dejavu-core)
 	@exec $(BIN)/python -m demo
 
@@ -87,7 +87,7 @@ test-deploy: $(VENV)/.dev tests/deploy/node_modules  ## Deploy by pm2, reload un
 test-client: client/node_modules  ## Prove the player client's rules and types: needs Node 20
 	npm test --prefix client --silent
 
-test-e2e: $(VENV)/.dev test-client tests/e2e/node_modules  ## Prove the pages, the client and real players in Chromium: needs Node 20
+test-e2e: $(VENV)/.dev test-client tests/e2e/node_modules demo/node_modules  ## Prove the pages, the client and real players in Chromium: needs Node 20
 	@$(call debian,chromium nginx ffmpeg,chromium nginx-light ffmpeg fonts-dejavu-core)
 	$(BIN)/python -m pytest tests/e2e
 
@@ -122,7 +122,7 @@ test-mongo: $(VENV)/.dev  ## Prove it on MongoDB itself, in containers: failover
 		"MONGO_URL=... make test-engines" >&2; exit 1; }
 	MONGO_VERSIONS="$(MONGO_VERSIONS)" $(BIN)/python -m pytest --capture=no --quiet tests/mongo
 
-NODE_MODULES := client/node_modules tests/deploy/node_modules tests/e2e/node_modules
+NODE_MODULES := client/node_modules demo/node_modules tests/deploy/node_modules tests/e2e/node_modules
 $(NODE_MODULES): %/node_modules: %/package-lock.json
 	@command -v npm >/dev/null || { echo "$* needs Node 20 or newer, with npm" >&2; exit 1; }
 	npm ci --prefix $* --no-audit --no-fund

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
+SITE = ROOT / "demo" / "site"
+HLS = ROOT / "demo" / "node_modules" / "hls.js" / "dist" / "hls.light.min.js"
 FILM_SECONDS = 300
 LEASE_SECONDS = 30
 LIMIT = 3
@@ -61,6 +63,9 @@ async def demo(  # noqa: PLR0913 - what the command line leaves open
     async with AsyncExitStack() as stack:
         await asyncio.to_thread(make_film, folder / "film", film_seconds, _progress(film_seconds))
         login_port = await stack.enter_async_context(_login())
+        pages = folder / "pages"
+        shutil.copytree(SITE, pages, dirs_exist_ok=True)
+        shutil.copy(HLS, pages)
         token = secrets.token_urlsafe(24)
         service_port, port = _free_port(), port or _free_port()
         environment = {
@@ -91,7 +96,7 @@ async def demo(  # noqa: PLR0913 - what the command line leaves open
                         login_port=login_port,
                         token=token,
                         film_root=folder,
-                        pages=ROOT / "demo" / "site",
+                        pages=pages,
                         live=live,
                     )
                 )
@@ -204,7 +209,11 @@ def main() -> int:
     options = parser.parse_args()
     missing = [
         name
-        for name, found in (("nginx", nginx()), ("ffmpeg", shutil.which("ffmpeg")))
+        for name, found in (
+            ("nginx", nginx()),
+            ("ffmpeg", shutil.which("ffmpeg")),
+            ("hls.js", HLS.is_file()),
+        )
         if not found
     ]
     if missing:
