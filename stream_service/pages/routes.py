@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,9 +22,17 @@ if TYPE_CHECKING:
     from stream_service.settings import Settings
 
 _STATIC = Path(__file__).parent / "static"
-ASSETS = frozenset(
-    path.name for path in _STATIC.iterdir() if path.suffix in {".css", ".js", ".svg"}
-)
+# Of this package only these two files of Swagger UI are wanted.
+_SWAGGER_UI = Path(str(files("mkdocs_swagger_ui_tag"))) / "swagger-ui"
+_ASSETS = {
+    path.name: path
+    for path in (
+        *_STATIC.iterdir(),
+        _SWAGGER_UI / "javascripts" / "swagger-ui-bundle.js",
+        _SWAGGER_UI / "stylesheets" / "swagger-ui.css",
+    )
+    if path.suffix in {".css", ".js", ".svg"}
+}
 
 
 def page_routes(settings: Settings) -> list[web.RouteDef]:
@@ -33,8 +42,7 @@ def page_routes(settings: Settings) -> list[web.RouteDef]:
     async def openapi(_: web.Request) -> web.Response:
         return web.Response(body=document, content_type="application/json")
 
-    assets = {name: static_file(_STATIC / name) for name in ASSETS}
-    assets |= {name: static_file(path) for name, path in PICTURES.items()}
+    assets = {name: static_file(path) for name, path in {**_ASSETS, **PICTURES}.items()}
 
     async def asset(request: web.Request) -> web.Response:
         file = assets.get(request.match_info["file"])
