@@ -12,22 +12,21 @@ from aiohttp import hdrs, web
 
 from stream_service.api import handlers
 from stream_service.api.access import token_required
-from stream_service.api.digests import Digests
+from stream_service.api.digests import DIGESTS, Digests
 from stream_service.api.handlers import store_answers
 from stream_service.api.inputs import KEY_HEADER, SESSION_HEADER, uncompressed_only
-from stream_service.api.lease_ids import LeaseIds
-from stream_service.api.playback import TOKEN_HEADER, URI_HEADER, playback_routes
+from stream_service.api.keys import LIMITER, SETTINGS, STORE
+from stream_service.api.lease_ids import LEASE_IDS, LeaseIds
+from stream_service.api.playback import PLAYBACK, TOKEN_HEADER, URI_HEADER, playback_routes
 from stream_service.api.problems import problems
-from stream_service.keys import DIGESTS, LEASE_IDS, LIMITER, PLAYBACK, SETTINGS, STORE
 from stream_service.limiter import Limiter
 from stream_service.pages.routes import page_routes
 from stream_service.store import MongoStore
 from stream_service.streams import utc_now
-from stream_service.telemetry.history import History
-from stream_service.telemetry.keys import HISTORY, METRICS, OUTAGES, RECENT, SAMPLER, SCRAPES
-from stream_service.telemetry.metrics import Metrics, Sampler, Scrapes
-from stream_service.telemetry.outages import Outages
-from stream_service.telemetry.recent_problems import RecentProblems
+from stream_service.telemetry.history import HISTORY, History
+from stream_service.telemetry.metrics import METRICS, SAMPLER, SCRAPES, Metrics, Sampler, Scrapes
+from stream_service.telemetry.outages import OUTAGES, Outages
+from stream_service.telemetry.recent_problems import RECENT, RecentProblems
 from stream_service.telemetry.request_log import request_log
 
 if TYPE_CHECKING:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from hashlib import blake2b
 
+from aiohttp import web
+
 
 class Digests:
     """Makes digests of 144 bits, in hexadecimal.
@@ -39,3 +41,6 @@ class Digests:
         if self._key is None:
             return context.encode()
         return blake2b(context.encode(), digest_size=32, key=self._key).digest()
+
+
+DIGESTS = web.AppKey("digests", Digests)

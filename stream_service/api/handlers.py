@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
-from secrets import token_urlsafe
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from stream_service.admission import Start
 from stream_service.api.access import opened_by
 from stream_service.api.inputs import (
+    StartRequest,
     account_stream_of,
-    device_of,
-    fingerprint_of,
-    key_of,
     lease_of,
     limit_of,
+    plain_start_of,
     session_of,
-    start_body_of,
+    start_of,
     stream_of,
 )
+from stream_service.api.keys import LIMITER, SETTINGS
+from stream_service.api.lease_ids import LEASE_IDS
 from stream_service.api.playback import playback_token
 from stream_service.api.problems import limit_reached
-from stream_service.api.representation import describe, describe_all, json_response, timestamp
-from stream_service.keys import DIGESTS, LEASE_IDS, LIMITER, SETTINGS
-from stream_service.streams import SECRET_BYTES, LimitReachedError, StoreUnavailableError
+from stream_service.api.representation import (
+    StartedAnswer,
+    describe,
+    describe_all,
+    json_response,
+    renewed_answer,
+    timestamp,
+)
+from stream_service.streams import LimitReachedError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from stream_service.limiter import Limiter, Started
@@ -40,45 +44,20 @@ ACCOUNT_DIGITS = 12
 
 async def watch(request: web.Request) -> web.Response:
     """`GET /watch`: start a stream, in the words of the service's first version."""
-    enforced = request.app[SETTINGS].enforce
-    start = Start(session_of(request), _limit(request), enforced=enforced)
+    asked = plain_start_of(request)
     try:
-        started = await request.app[LIMITER].start(start)
+        started = await request.app[LIMITER].start(asked.start)
     except LimitReachedError as refused:
         raise limit_reached(refused, 401) from None
-    return json_response(_started(request, started, start.secret))
+    return json_response(_started(request, asked, started))
 
 
 async def start(request: web.Request) -> web.Response:
     """`POST /streams`: start a stream, or take another one's place."""
-    digests, lease_ids = request.app[DIGESTS], request.app[LEASE_IDS]
-    session, key, limit = session_of(request), key_of(request), _limit(request)
-    body = await start_body_of(request)
-    start = Start(
-        session,
-        limit,
-        enforced=request.app[SETTINGS].enforce,
-        device=body.device,
-        content=body.content,
-        device_id=device_of(request, body, session),
-        replace=body.replace,
-    )
-    if key is not None:
-        salt = token_urlsafe(SECRET_BYTES)
-        digest = digests(key, session)
-        start = replace(
-            start,
-            idempotency_key=digest,
-            fingerprint=fingerprint_of(request, body, digest),
-            salt=salt,
-            secret=lease_ids.secret_of(key, salt),
-        )
-    started = await request.app[LIMITER].start(start)
-    secret = start.secret
-    if started.replay and key is not None and started.stream.salt is not None:
-        secret = lease_ids.secret_of(key, started.stream.salt)
+    asked = await start_of(request)
+    started = await request.app[LIMITER].start(asked.start)
     return json_response(
-        _started(request, started, secret),
+        _started(request, asked, started),
         status=200 if started.replay else 201,
         headers={"Location": f"/streams/{started.stream.stream_id}"},
     )
@@ -86,7 +65,7 @@ async def start(request: web.Request) -> web.Response:
 
 async def list_active(request: web.Request) -> web.Response:
     """`GET /streams`: what is playing."""
-    session, limit = session_of(request), _limit(request)
+    session, limit = session_of(request), limit_of(request)
     streams = await request.app[LIMITER].active(session)
     return json_response({"streams": describe_all(streams), "active": len(streams), "limit": limit})
 
@@ -100,14 +79,8 @@ async def heartbeat(request: web.Request) -> web.Response:
     """`POST /streams/{lease_id}/heartbeat`: renew the lease."""
     limiter = request.app[LIMITER]
     renewed = await limiter.heartbeat(lease_of(request))
-    return json_response(
-        {
-            "stream_id": renewed.stream_id,
-            "expires_at": timestamp(renewed.expires_at),
-            "heartbeat_in": limiter.heartbeat_in(),
-            **playback_token(request, renewed),
-        }
-    )
+    token = playback_token(request, renewed)
+    return json_response(renewed_answer(renewed, limiter.heartbeat_in(), token))
 
 
 async def stop(request: web.Request) -> web.Response:
@@ -158,20 +131,23 @@ def _audit(request: web.Request, session: str, which: str, *, ended: int) -> Non
     audit.info("streams ended", extra=fields)
 
 
-def _limit(request: web.Request) -> int:
-    settings = request.app[SETTINGS]
-    return limit_of(request, settings.stream_limit_header, settings.stream_limit)
-
-
-def _started(request: web.Request, started: Started, secret: bytes) -> dict[str, Any]:
-    stream = started.stream
-    # A replay renews nothing: its next heartbeat is wanted within what is left.
-    expires_at = stream.expires_at if started.replay else None
-    return {
-        **describe(stream),
-        "lease_id": request.app[LEASE_IDS].lease_id(stream.place, secret),
-        "heartbeat_in": request.app[LIMITER].heartbeat_in(expires_at),
-        **playback_token(request, stream),
-        "active": started.active,
-        "limit": started.limit,
-    }
+def _started(request: web.Request, asked: StartRequest, started: Started) -> StartedAnswer:
+    stream, secret = started.stream, asked.start.secret
+    lease_ids, expires_at = request.app[LEASE_IDS], None
+    if started.replay:
+        # A replay renews nothing: its next heartbeat is wanted within what is left.
+        expires_at = stream.expires_at
+        if asked.key is not None and stream.salt is not None:
+            secret = lease_ids.secret_of(asked.key, stream.salt)
+    return StartedAnswer(
+        stream.stream_id,
+        stream.device,
+        stream.content,
+        timestamp(stream.started_at),
+        timestamp(stream.expires_at),
+        lease_id=lease_ids.lease_id(stream.place, secret),
+        heartbeat_in=request.app[LIMITER].heartbeat_in(expires_at),
+        playback_token=playback_token(request, stream),
+        active=started.active,
+        limit=started.limit,
+    )

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import json
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from secrets import token_urlsafe
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
-import orjson
 from aiohttp import hdrs, web
+from msgspec import DecodeError, Meta, Struct, ValidationError
+from msgspec.json import Decoder
 
-from stream_service.admission import OLDEST, SAME_DEVICE, STALEST
+from stream_service.admission import OLDEST, SAME_DEVICE, STALEST, Start
+from stream_service.api.digests import DIGESTS
+from stream_service.api.keys import SETTINGS
+from stream_service.api.lease_ids import LEASE_IDS
 from stream_service.api.problems import Problem, invalid
-from stream_service.keys import DIGESTS, LEASE_IDS
+from stream_service.api.representation import encode
 from stream_service.settings import MAX_LIMIT
-from stream_service.streams import Place, StreamNotFoundError, is_stream_id
+from stream_service.streams import (
+    SECRET_BYTES,
+    STREAM_ID,
+    Place,
+    StreamNotFoundError,
+    is_stream_id,
+)
 
 if TYPE_CHECKING:
     from aiohttp import StreamReader
@@ -34,18 +46,52 @@ BODY_DEADLINE_SECONDS = 2.0
 """How long a client may take to send its body: as long as it may wait for the answer."""
 
 _LIMIT = re.compile(r"[0-9]{1,3}")
-_FIELDS = ("device", "content", "device_id", "replace")
-_CHOICES = (SAME_DEVICE, OLDEST, STALEST)
+_CHOICE = re.compile(rf"{SAME_DEVICE}|{OLDEST}|{STALEST}|{STREAM_ID.pattern}")
+_AT = re.compile(r" - at `\$\.(\w+)")
+_UNKNOWN = re.compile(r"unknown field `(.*)`", re.DOTALL)
+
+Label = Annotated[str, Meta(max_length=MAX_LABEL_LENGTH)]
 
 
-@dataclass(frozen=True, slots=True)
-class StartBody:
-    """The body of `POST /streams`; every field may be absent."""
+class StartBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST /streams`; every field may be absent, or null."""
 
-    device: str | None = None
-    content: str | None = None
-    device_id: str | None = None
-    replace: tuple[str, ...] = ()
+    device: Label | None = None
+    content: Label | None = None
+    device_id: Annotated[str, Meta(min_length=1, max_length=MAX_DEVICE_ID_LENGTH)] | None = None
+    # Bounded below: msgspec 0.22.0 breaks its memory on a union of a bounded list and a pattern.
+    replace: list[str] | str | None = None
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """What `replace` lists."""
+        replace = () if self.replace is None else self.replace
+        return (replace,) if isinstance(replace, str) else tuple(replace)
+
+
+_FIELDS = ", ".join(StartBody.__struct_fields__)
+_RULES = {
+    "device": f"device must be a string of at most {MAX_LABEL_LENGTH} characters.",
+    "content": f"content must be a string of at most {MAX_LABEL_LENGTH} characters.",
+    "device_id": f"device_id must be a string of 1 to {MAX_DEVICE_ID_LENGTH} characters.",
+    "replace": (
+        f'replace must be a stream_id, "{SAME_DEVICE}", "{OLDEST}" or "{STALEST}", or a list of '
+        f"at most {MAX_CHOICES} of these."
+    ),
+}
+_START_BODY = Decoder(StartBody)
+
+
+class StartRequest(NamedTuple):
+    """A start as it was asked for, checked.
+
+    Attributes:
+        start: What is to be admitted.
+        key: The idempotency key, as it was sent, or None.
+    """
+
+    start: Start
+    key: str | None = None
 
 
 @web.middleware
@@ -61,7 +107,7 @@ async def uncompressed_only(request: web.Request, handler: Handler) -> web.Strea
             "unsupported-media-type",
             "Unsupported media type",
             "Compressed bodies are not accepted: send the body without Content-Encoding.",
-            fields={"field": hdrs.CONTENT_ENCODING},
+            fields={"field": str(hdrs.CONTENT_ENCODING)},
             headers={hdrs.ACCEPT_ENCODING: "identity"},
         )
     return await handler(request)
@@ -79,11 +125,6 @@ def session_of(request: web.Request) -> str:
             fields={"field": SESSION_HEADER},
         )
     return request.app[DIGESTS](session)
-
-
-def key_of(request: web.Request) -> str | None:
-    """The request's idempotency key, as it was sent, or None."""
-    return _single(request, KEY_HEADER, MAX_KEY_LENGTH)
 
 
 def lease_of(request: web.Request) -> Place:
@@ -139,24 +180,46 @@ def _leased(request: web.Request, text: str) -> Place | None:
     return place
 
 
-def device_of(request: web.Request, body: StartBody, session: str) -> str | None:
-    """The digest of the device's id, another one in each session, or None."""
-    if body.device_id is None:
-        return None
-    return request.app[DIGESTS](body.device_id, session)
+async def start_of(request: web.Request) -> StartRequest:
+    """Read `POST /streams`: who asks, for what, and under which key."""
+    session, limit = session_of(request), limit_of(request)
+    key = _single(request, KEY_HEADER, MAX_KEY_LENGTH)
+    body = await _start_body_of(request)
+    digests = request.app[DIGESTS]
+    start = Start(
+        session,
+        limit,
+        enforced=request.app[SETTINGS].enforce,
+        device=body.device,
+        content=body.content,
+        device_id=None if body.device_id is None else digests(body.device_id, session),
+        replace=body.choices,
+    )
+    if key is None:
+        return StartRequest(start)
+    salt, digest = token_urlsafe(SECRET_BYTES), digests(key, session)
+    # However the body is written: a retry may order and space its JSON in another way.
+    said = encode([body.device, body.content, body.device_id, start.replace]).decode()
+    keyed = dataclasses.replace(
+        start,
+        idempotency_key=digest,
+        fingerprint=digests(said, digest),
+        salt=salt,
+        secret=request.app[LEASE_IDS].secret_of(key, salt),
+    )
+    return StartRequest(keyed, key)
 
 
-def fingerprint_of(request: web.Request, body: StartBody, key: str) -> str:
-    """A digest of what the body says, another one for each digest of a key.
-
-    However it is written: a retry may order and space its JSON in another way.
-    """
-    said = orjson.dumps([body.device, body.content, body.device_id, body.replace])
-    return request.app[DIGESTS](said.decode(), key)
+def plain_start_of(request: web.Request) -> StartRequest:
+    """Read `GET /watch`, which says nothing but who asks."""
+    session, limit = session_of(request), limit_of(request)
+    return StartRequest(Start(session, limit, enforced=request.app[SETTINGS].enforce))
 
 
-def limit_of(request: web.Request, header: str | None, default: int) -> int:
-    """How many streams this viewer may have: what the trusted header says, or the default."""
+def limit_of(request: web.Request) -> int:
+    """How many streams this account may have: what the trusted header says, or the default."""
+    settings = request.app[SETTINGS]
+    header, default = settings.stream_limit_header, settings.stream_limit
     text = None if header is None else _single(request, header, MAX_SESSION_LENGTH)
     if header is None or text is None:
         return default
@@ -165,49 +228,57 @@ def limit_of(request: web.Request, header: str | None, default: int) -> int:
     return int(text)
 
 
-async def start_body_of(request: web.Request) -> StartBody:
+async def _start_body_of(request: web.Request) -> StartBody:
     """The body of a start, read within `BODY_DEADLINE_SECONDS`; none at all will do."""
     raw = await _read(request)
     if not raw:
         return StartBody()
     _require_json(request)
-    body = _parse(raw)
-    if not isinstance(body, dict):
-        raise invalid("body", "The body must be a JSON object.")
-    for name in body:
-        if name not in _FIELDS:
-            raise invalid(
-                shown(name), f"The body may have {', '.join(_FIELDS)}; {shown(name)} is unknown."
-            )
-    device_id = _text(body, "device_id", MAX_DEVICE_ID_LENGTH)
-    if device_id == "":
-        raise invalid("device_id", "device_id is empty: leave it out, or send the device's own.")
-    replace = _choices(body)
-    if SAME_DEVICE in replace and device_id is None:
+    try:
+        body = _START_BODY.decode(raw)
+    except ValidationError as error:
+        raise _refused(str(error)) from None
+    except (DecodeError, RecursionError, UnicodeDecodeError):
+        raise _malformed(raw) from None
+    if len(body.choices) > MAX_CHOICES or not all(map(_CHOICE.fullmatch, body.choices)):
+        raise invalid("replace", _RULES["replace"])
+    if SAME_DEVICE in body.choices and body.device_id is None:
         raise invalid("device_id", f'replace "{SAME_DEVICE}" needs the device_id to look for.')
-    return StartBody(
-        device=_text(body, "device", MAX_LABEL_LENGTH),
-        content=_text(body, "content", MAX_LABEL_LENGTH),
-        device_id=device_id,
-        replace=replace,
-    )
+    return body
 
 
-def _choices(body: dict[str, Any]) -> tuple[str, ...]:
-    value = body.get("replace")
-    if value is None:
-        return ()
-    choices = value if isinstance(value, list) else [value]
-    if len(choices) > MAX_CHOICES:
-        raise invalid("replace", f"replace may list at most {MAX_CHOICES} choices.")
-    for choice in choices:
-        if not isinstance(choice, str) or not (choice in _CHOICES or is_stream_id(choice)):
-            raise invalid(
-                "replace",
-                'replace must be a stream_id, "same-device", "oldest" or "stalest", '
-                "or a list of these.",
-            )
-    return tuple(choices)
+def _refused(said: str) -> Problem:
+    """The problem that an error of the decoder's stands for."""
+    unknown = _UNKNOWN.search(said)
+    if unknown is not None:
+        name = shown(unknown[1])
+        return invalid(name, f"The body may have {_FIELDS}; {name} is unknown.")
+    at = _AT.search(said)
+    if at is None:
+        return invalid("body", "The body must be a JSON object.")
+    return invalid(at[1], _RULES[at[1]])
+
+
+def _malformed(raw: bytes) -> Problem:
+    """What is no JSON; of half a character, as of a title that was cut in two, the field."""
+    try:
+        body = json.loads(raw.decode())
+        for name in _RULES:
+            if isinstance(body, dict) and not _is_well_formed(body.get(name)):
+                return invalid(
+                    name, f"{name} must be well-formed Unicode: half of a character is not."
+                )
+    except (ValueError, RecursionError):
+        pass
+    return invalid("body", "The body is not JSON in UTF-8.")
+
+
+def _is_well_formed(value: object) -> bool:
+    try:
+        str(value).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _single(request: web.Request, name: str, longest: int) -> str | None:
@@ -276,24 +347,6 @@ def _require_json(request: web.Request) -> None:
             "The body must be in UTF-8: leave the charset out of Content-Type.",
             fields={"field": "Content-Type"},
         )
-
-
-def _parse(raw: bytes) -> Any:
-    try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        raise invalid("body", "The body is not JSON in UTF-8.") from None
-
-
-def _text(body: dict[str, Any], name: str, longest: int) -> str | None:
-    value = body.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise invalid(name, f"{name} must be a string.")
-    if len(value) > longest:
-        raise invalid(name, f"{name} must be at most {longest} characters long.")
-    return value
 
 
 def shown(name: str) -> str:

@@ -13,6 +13,8 @@ from hashlib import blake2b
 from hmac import compare_digest
 from typing import TYPE_CHECKING
 
+from aiohttp import web
+
 from stream_service.streams import SECRET_BYTES, Place, stream_id_of, token_of
 
 if TYPE_CHECKING:
@@ -65,3 +67,6 @@ class LeaseIds:
     def _check(self, slot: str, body: bytes) -> bytes:
         said = slot.encode() + b"-" + body
         return blake2b(said, digest_size=_CHECK_BYTES, key=self._check_key).digest()
+
+
+LEASE_IDS = web.AppKey("lease_ids", LeaseIds)

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
+import msgspec
 import yaml
 
 from stream_service import __version__
@@ -36,7 +36,7 @@ def openapi_document(settings: Settings) -> dict[str, Any]:
     The file describes a service with everything configured. Put in are the version and the name of
     the header that `STREAM_LIMIT_HEADER` names; left out is what these settings switch off.
     """
-    document: dict[str, Any] = orjson.loads(_described())
+    document: dict[str, Any] = msgspec.json.decode(_described())
     document["info"]["version"] = __version__
     paths, components = document["paths"], document["components"]
     if not settings.console:
@@ -88,4 +88,4 @@ def _described() -> bytes:
     """The file as JSON, from which each caller gets a copy of its own."""
     # libyaml reads it 10 times as fast, where PyYAML was built with it.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return orjson.dumps(yaml.load(_FILE.read_bytes(), loader))  # noqa: S506 - both are safe
+    return msgspec.json.encode(yaml.load(_FILE.read_bytes(), loader))  # noqa: S506 - both are safe

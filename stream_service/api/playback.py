@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from aiohttp import hdrs, web
+from msgspec import UNSET, UnsetType
 
 from stream_service.api.inputs import shown
+from stream_service.api.keys import LIMITER
 from stream_service.api.playback_claims import PlaybackRefusedError
 from stream_service.api.problems import NO_ANSWER, Problem, invalid, unavailable
 from stream_service.api.representation import encode
-from stream_service.keys import LIMITER, PLAYBACK
 from stream_service.streams import (
     Place,
     StoreUnavailableError,
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from stream_service.api.playback_tokens import PlaybackTokens
     from stream_service.limiter import Renewed
     from stream_service.streams import Stream
+
+# Absent where there are no keys for it; so what it is made of is not imported here either.
+PLAYBACK: web.AppKey[PlaybackTokens] = web.AppKey("playback")
 
 TOKEN_HEADER = "Playback-Token"  # noqa: S105 - a name
 URI_HEADER = "X-Original-URI"
@@ -63,10 +67,10 @@ def playback_routes(tokens: PlaybackTokens | None) -> list[web.RouteDef]:
     ]
 
 
-def playback_token(request: web.Request, stream: Stream | Renewed) -> dict[str, str]:
-    """The member `playback_token` of an answer, where the service has keys."""
+def playback_token(request: web.Request, stream: Stream | Renewed) -> str | UnsetType:
+    """The playback token of an answer, where the service has keys."""
     tokens = request.app.get(PLAYBACK)
-    return {} if tokens is None else {"playback_token": tokens.issue(stream)}
+    return UNSET if tokens is None else tokens.issue(stream)
 
 
 async def check(request: web.Request) -> web.Response:

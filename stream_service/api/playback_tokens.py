@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 import jwt
-import orjson
+import msgspec
 from cachetools import LRUCache
 from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
@@ -186,7 +186,7 @@ class PlaybackTokens:
             raise PlaybackRefusedError("invalid")
         try:
             header, claims = (
-                orjson.loads(urlsafe_b64decode(part + "==")) for part in token.split(".")[:2]
+                msgspec.json.decode(urlsafe_b64decode(part + "==")) for part in token.split(".")[:2]
             )
             key = self._keys.get(header["kid"])
             if key is None or header["alg"] != key.algorithm:

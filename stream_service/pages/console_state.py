@@ -7,11 +7,12 @@ import secrets
 from typing import TYPE_CHECKING
 
 from stream_service import __version__
+from stream_service.api.keys import SETTINGS
 from stream_service.api.representation import json_response, timestamp
-from stream_service.keys import SETTINGS
 from stream_service.streams import utc_now
-from stream_service.telemetry.history import INTERVAL_SECONDS, WINDOW_SECONDS
-from stream_service.telemetry.keys import HISTORY, METRICS, RECENT, SAMPLER
+from stream_service.telemetry.history import HISTORY, INTERVAL_SECONDS, WINDOW_SECONDS
+from stream_service.telemetry.metrics import METRICS, SAMPLER
+from stream_service.telemetry.recent_problems import RECENT
 
 if TYPE_CHECKING:
     from aiohttp import web

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from aiohttp import hdrs, web
 
 from stream_service import __version__
+from stream_service.api.keys import SETTINGS
 from stream_service.api.representation import json_response, timestamp
-from stream_service.keys import SETTINGS
 from stream_service.pages.files import PAGE_HEADERS
 from stream_service.pages.guides import GUIDES, SHELVES
-from stream_service.telemetry.keys import HISTORY
+from stream_service.telemetry.history import HISTORY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -16,7 +16,7 @@ from stream_service.pages.docs_page import docs_routes
 from stream_service.pages.files import FOR_AN_HOUR, NOT_KEPT, static_file
 from stream_service.pages.guides import PICTURES
 from stream_service.pages.landing import landing
-from stream_service.telemetry.keys import SCRAPES
+from stream_service.telemetry.metrics import SCRAPES
 
 if TYPE_CHECKING:
     from stream_service.settings import Settings

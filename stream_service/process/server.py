@@ -27,16 +27,16 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from stream_service import __version__
+from stream_service.api.keys import STORE
 from stream_service.app import create_app
 from stream_service.connection import COMMAND_TIMEOUT
-from stream_service.keys import STORE
 from stream_service.process.draining import Drain
 from stream_service.process.embedded import EmbeddedDatabase, embedded_database
 from stream_service.process.http_server import running
 from stream_service.process.listener import BACKLOG, SharedListener, shared_listener
 from stream_service.process.readiness import announce_ready
 from stream_service.streams import StoreUnavailableError
-from stream_service.telemetry.keys import OUTAGES
+from stream_service.telemetry.outages import OUTAGES
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,6 +12,8 @@ from math import isnan
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from aiohttp import web
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
     from datetime import datetime
@@ -218,3 +220,6 @@ def quantile(buckets: Buckets, share: float) -> float | None:
             return low + (high - low) * (wanted - below) / (buckets[high] - below)
         below = buckets[high]
     return None
+
+
+HISTORY = web.AppKey("history", History)

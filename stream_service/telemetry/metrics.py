@@ -12,6 +12,7 @@ import platform
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from aiohttp import web
 from prometheus_client import (
     GC_COLLECTOR,
     PROCESS_COLLECTOR,
@@ -328,3 +329,8 @@ class Scrapes:
             # From here on nobody else has a turn until it is written.
             self._writing = None
         return generate_latest(self._metrics.registry())
+
+
+METRICS = web.AppKey("metrics", Metrics)
+SAMPLER = web.AppKey("sampler", Sampler)
+SCRAPES = web.AppKey("scrapes", Scrapes)

@@ -7,6 +7,8 @@ import logging
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from aiohttp import web
+
 from stream_service.streams import StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -76,3 +78,6 @@ class Outages:
             "database reachable again",
             extra={"database": self._database, "seconds": seconds, "requests": requests},
         )
+
+
+OUTAGES = web.AppKey("outages", Outages)

@@ -6,6 +6,8 @@ from collections import deque
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from aiohttp import web
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
@@ -124,3 +126,6 @@ class RecentProblems:
         recent.sort(key=lambda problem: problem.last, reverse=True)
         recent.sort(key=lambda problem: _ORDER.index(problem.severity))
         return recent[:SHOWN]
+
+
+RECENT = web.AppKey("recent", RecentProblems)

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from stream_service.api.keys import LIMITER
 from stream_service.app import create_app
-from stream_service.keys import LIMITER
 from stream_service.settings import Settings
 from stream_service.streams import StoreUnavailableError, utc_now
 from stream_service.telemetry import history as history_module
-from stream_service.telemetry.history import quantile
-from stream_service.telemetry.keys import HISTORY
+from stream_service.telemetry.history import HISTORY, quantile
 from stream_service.telemetry.recent_problems import SHOWN, RecentProblems
 from tests.support.http_api import Clock
 

@@ -11,10 +11,10 @@ from urllib.parse import urldefrag, urljoin
 
 import pytest
 
+from stream_service.api.keys import LIMITER
 from stream_service.api.openapi import openapi_document
 from stream_service.api.problems import TYPE_PREFIX
 from stream_service.app import create_app
-from stream_service.keys import LIMITER
 from stream_service.pages.guides import GUIDES, PICTURES, SHELVES, rendered
 from stream_service.settings import Settings
 from tests.fast.test_console_state import Away

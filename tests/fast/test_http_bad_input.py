@@ -168,8 +168,8 @@ BODIES: list[tuple[str, bytes, str]] = [
     ("same-device of no device", b'{"replace": ["oldest", "same-device"]}', "device_id"),
     ("device over-long", b'{"device": "%s"}' % (b"a" * 201), "device"),
     ("content over-long", b'{"content": "%s"}' % (b"a" * 201), "content"),
-    ("lone surrogate", b'{"device": "\\ud800"}', "body"),
-    ("lone surrogate in replace", b'{"replace": "\\udfff"}', "body"),
+    ("lone surrogate", b'{"device": "\\ud800"}', "device"),
+    ("lone surrogate in replace", b'{"replace": "\\udfff"}', "replace"),
 ]
 
 

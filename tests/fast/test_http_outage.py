@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from stream_service.api import handlers
+from stream_service.api.keys import LIMITER
 from stream_service.group_commit import DEADLINE_SECONDS
-from stream_service.keys import LIMITER
 from stream_service.store import MongoStore
 from stream_service.streams import StoreUnavailableError
 from tests.support.http_api import Api, a_lease_id, open_api

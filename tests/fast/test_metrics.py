@@ -18,8 +18,7 @@ from stream_service.app import create_app
 from stream_service.settings import Settings
 from stream_service.streams import StoreUnavailableError, utc_now
 from stream_service.telemetry import metrics as metrics_module
-from stream_service.telemetry.keys import METRICS, SCRAPES
-from stream_service.telemetry.metrics import Metrics, Sampler
+from stream_service.telemetry.metrics import METRICS, SCRAPES, Metrics, Sampler
 from tests.support.http_api import a_lease_id
 
 if TYPE_CHECKING:

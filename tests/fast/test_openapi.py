@@ -26,11 +26,10 @@ from stream_service import streams
 from stream_service.admission import OLDEST, SAME_DEVICE, STALEST
 from stream_service.api import inputs
 from stream_service.api.openapi import openapi_document
-from stream_service.api.playback import KEYS_MAX_AGE_SECONDS
+from stream_service.api.playback import KEYS_MAX_AGE_SECONDS, PLAYBACK
 from stream_service.api.playback_tokens import MAX_TOKEN_LENGTH
 from stream_service.api.problems import CONTENT_TYPE, RETRY_AFTER_SECONDS, TYPE_PREFIX
 from stream_service.app import create_app
-from stream_service.keys import PLAYBACK
 from stream_service.limiter import JITTER
 from stream_service.settings import MAX_LIMIT, Settings
 from stream_service.streams import StoreUnavailableError, Stream, utc_now

@@ -33,10 +33,10 @@ from joserfc.jwk import KeySet
 from stream_service.api import playback_tokens
 from stream_service.api.digests import Digests
 from stream_service.api.inputs import MAX_LABEL_LENGTH
+from stream_service.api.playback import PLAYBACK
 from stream_service.api.playback_claims import Playback, PlaybackRefusedError
 from stream_service.api.playback_tokens import MAX_TOKEN_LENGTH, PlaybackTokens
 from stream_service.app import create_app
-from stream_service.keys import PLAYBACK
 from stream_service.settings import Settings, SettingsError
 from stream_service.streams import StoreUnavailableError, Stream, utc_now
 from tests.support.http_api import SESSION, Api, open_api

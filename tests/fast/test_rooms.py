@@ -22,13 +22,12 @@ MAY_IMPORT = {
     # Settings import nothing: the store and the tracing say by its error what cannot be used.
     "core": {"core", "settings"},
     "settings": set(),
-    "keys": {"core", "settings", "api"},
     "telemetry": {"core", "settings", "telemetry"},
-    "api": {"core", "settings", "keys", "api"},
-    "pages": {"core", "settings", "keys", "api", "telemetry", "pages"},
-    "app": {"core", "settings", "keys", "api", "telemetry", "pages"},
-    "process": {"core", "settings", "keys", "app", "api", "telemetry", "pages", "process"},
-    "__main__": {"core", "settings", "keys", "app", "telemetry", "process"},
+    "api": {"core", "settings", "api"},
+    "pages": {"core", "settings", "api", "telemetry", "pages"},
+    "app": {"core", "settings", "api", "telemetry", "pages"},
+    "process": {"core", "settings", "app", "api", "telemetry", "pages", "process"},
+    "__main__": {"core", "settings", "app", "telemetry", "process"},
 }
 
 
@@ -89,7 +88,7 @@ def test_each_part_of_the_package_has_its_rule() -> None:
 @pytest.mark.parametrize(
     ("library", "where"),
     [
-        ("aiohttp", ("app", "keys", "api.", "pages.", "telemetry.", "process.")),
+        ("aiohttp", ("app", "api.", "pages.", "telemetry.", "process.")),
         ("motor", ("connection", "process.embedded")),
         ("pymongo", ("store", "connection", "settings", "process.embedded")),
         ("prometheus_client", ("telemetry.metrics", "telemetry.history", "pages.routes")),

@@ -39,6 +39,7 @@ class Players:
     enforcing: list[str] = field(default_factory=list)
     """URLs of the processes that only count, and of those that enforce the limit."""
     playing: dict[str, set[str]] = field(default_factory=dict)
+    leases: dict[str, str] = field(default_factory=dict)
     beyond: int = 0
     unknown: int = 0
     asked: Counter[str] = field(default_factory=Counter)
@@ -94,7 +95,9 @@ class Players:
                 if own is not None:
                     mine.add(own)
             elif random.random() < 0.7:
-                status, _, _ = await self.ask("POST", f"/streams/{own}/heartbeat", account)
+                status, _, _ = await self.ask(
+                    "POST", f"/streams/{self.leases[own]}/heartbeat", account
+                )
                 self._expect(status == 200, f"a heartbeat of an active stream got {status}")
             else:
                 mine.discard(own)
@@ -111,6 +114,7 @@ class Players:
             within = body["active"] <= LIMIT
             self._expect(within or not enforces, f"{body['active']} where it is enforced")
             stream_id: str = body["stream_id"]
+            self.leases[stream_id] = body["lease_id"]
             return stream_id
         self._expect(status == 409 and enforces, f"a start got {status}, enforced: {enforces}")
         self._expect(body["active"] >= LIMIT, "refused below the limit")
