@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import cache
+from functools import cache, partial
 from html import escape
 from pathlib import Path
 from string import Template
@@ -13,7 +13,7 @@ from aiohttp import web
 
 from stream_service.api.openapi import openapi_document
 from stream_service.api.problems import CONTENT_TYPE
-from stream_service.pages.files import StaticFile
+from stream_service.pages.files import html_page
 from stream_service.pages.guides import GUIDES, rendered
 
 if TYPE_CHECKING:
@@ -28,23 +28,17 @@ _STANDARD = frozenset({"type", "title", "status", "detail"})
 
 def docs_routes(settings: Settings) -> list[web.RouteDef]:
     """The API page, and a page for each guide."""
+    page = cache(partial(_docs, settings))
+    guide_page = cache(partial(_guide, settings=settings))
 
-    @cache
-    def page() -> StaticFile:
-        return StaticFile(_docs(settings).encode(), ".html")
-
-    @cache
-    def guide_page(name: str) -> StaticFile:
-        return StaticFile(_guide(name, settings).encode(), ".html")
-
-    async def docs(request: web.Request) -> web.Response:
-        return await page().answer(request)
+    async def docs(_: web.Request) -> web.Response:
+        return html_page(page())
 
     async def guide(request: web.Request) -> web.Response:
         name = request.match_info["guide"]
         if name not in GUIDES:
             raise web.HTTPNotFound
-        return await guide_page(name).answer(request)
+        return html_page(guide_page(name))
 
     return [web.get("/docs", docs), web.get("/docs/{guide}", guide)]
 

@@ -44,28 +44,28 @@ def page_routes(settings: Settings) -> list[web.RouteDef]:
 
     assets = {name: static_file(path) for name, path in {**_ASSETS, **PICTURES}.items()}
 
-    async def asset(request: web.Request) -> web.Response:
+    async def asset(request: web.Request) -> web.StreamResponse:
         file = assets.get(request.match_info["file"])
         if file is None:
             raise web.HTTPNotFound
-        return await file.answer(request)
+        return await file(request)
 
     client = static_file(_STATIC / "stream-client.js", FOR_AN_HOUR)
     routes = [
         web.get("/openapi.json", openapi),
         web.get("/", landing),
         *docs_routes(settings),
-        web.get("/client.js", client.answer),
+        web.get("/client.js", client),
         web.get("/static/{file}", asset),
         # What is no page, such as /metrics, names no icon, and browsers ask here.
-        web.get("/favicon.ico", assets["icon.svg"].answer),
+        web.get("/favicon.ico", assets["icon.svg"]),
         web.get("/metrics", _metrics),
     ]
     pages = ["/docs", "/console"] if settings.console else ["/docs"]
     routes = [*routes, *(web.get(f"{page}/", _without_slash) for page in pages)]
     if settings.console:
         console = static_file(_STATIC / "console.html", NOT_KEPT)
-        routes += [web.get("/console", console.answer), web.get("/console/state", console_state)]
+        routes += [web.get("/console", console), web.get("/console/state", console_state)]
     return routes
 
 

@@ -60,9 +60,9 @@ FULL = Settings(
 # HTTP's own, the echo on a problem that came before or after the session was found valid, and what
 # browsers are told about pages and files.
 UNDOCUMENTED_HEADERS = {
-    *("content-type", "content-length", "date", "server", "connection"),
+    *("content-type", "content-length", "transfer-encoding", "date", "server", "connection"),
     *("content-security-policy", "x-content-type-options", "referrer-policy"),
-    *("etag", "vary", "content-encoding"),
+    *("etag", "last-modified", "accept-ranges", "vary", "content-encoding"),
 }
 # These say one of several things, of which the example is one.
 SEVERAL_DETAILS = {
