@@ -16,7 +16,7 @@ try:
     from stream_service.process.server import CannotServeError, serve
     from stream_service.settings import Settings, SettingsError, near_misses
     from stream_service.telemetry.logs import configure_logging
-    from stream_service.telemetry.tracing import tracing
+    from stream_service.telemetry.tracing import start_tracing
 except ModuleNotFoundError as error:
     sys.exit(
         f"stream-service: this Python has no {error.name}. `make install` installs what is needed; "
@@ -88,8 +88,8 @@ def main(arguments: list[str] | None = None) -> int:
         for sentence in near_misses(environment):
             log.warning(sentence)
         embedded_in = (options.data_dir or Path("data")) if options.embedded else None
-        with tracing():
-            return asyncio.run(serve(settings, embedded_in=embedded_in))
+        start_tracing()
+        return asyncio.run(serve(settings, embedded_in=embedded_in))
     except (SettingsError, EmbeddedError, CannotServeError) as error:
         for line in str(error).splitlines():
             print(f"stream-service: {line}", file=sys.stderr)  # noqa: T201

@@ -1,4 +1,4 @@
-"""Traces reach a collector where one is configured, and hold no secret."""
+"""Traces reach a collector where one is configured, and hold no secret and no path."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aiohttp import ClientSession, web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from stream_service.settings import SettingsError
-from stream_service.telemetry.tracing import tracing
+from stream_service.telemetry.tracing import start_tracing
 
 if TYPE_CHECKING:
     from pytest_aiohttp.plugin import AiohttpServer
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 SESSION = "session-of-the-tracing-test"
 
 
-async def test_a_request_and_its_commands_are_one_trace_without_the_session(
-    aiohttp_server: AiohttpServer, mongo_url: str, database: str
+@pytest.mark.parametrize("conventions", ["", "http", "http/dup"])
+async def test_a_request_and_its_commands_are_one_trace_without_session_path_or_query(
+    aiohttp_server: AiohttpServer, mongo_url: str, database: str, conventions: str
 ) -> None:
     received: list[bytes] = []
 
@@ -43,6 +44,7 @@ async def test_a_request_and_its_commands_are_one_trace_without_the_session(
             "PORT": "0",
             "OTEL_EXPORTER_OTLP_ENDPOINT": str(collector.make_url("/")),
             "OTEL_EXPORTER_OTLP_COMPRESSION": "none",
+            "OTEL_SEMCONV_STABILITY_OPT_IN": conventions,
         },
         stderr=asyncio.subprocess.PIPE,
     )
@@ -54,8 +56,14 @@ async def test_a_request_and_its_commands_are_one_trace_without_the_session(
             assert line, "the service ended"
             url = line.partition('"url": "')[2].partition('"')[0]
         headers = {"Session-Id": SESSION, "Idempotency-Key": SESSION}
-        async with ClientSession() as client, client.post(f"{url}/streams", headers=headers) as got:
-            assert got.status == 201
+        async with ClientSession(url, headers=headers) as client:
+            async with client.post("/streams") as got:
+                assert got.status == 201
+                secret = (await got.json())["stream_id"]
+            async with client.post(f"/streams/{secret}/heartbeat?token={SESSION}") as got:
+                assert got.status == 200
+            async with client.get(f"/nowhere/{SESSION}") as got:
+                assert got.status == 404
     finally:
         process.send_signal(signal.SIGTERM)
         await process.communicate()
@@ -70,14 +78,18 @@ async def test_a_request_and_its_commands_are_one_trace_without_the_session(
     commands = [span for span in spans if span.trace_id == request.trace_id and span != request]
     assert commands
     assert all(span.parent_span_id == request.span_id for span in commands)
-    assert not any(SESSION.encode() in body for body in received)
+    assert {span.name for span in spans} >= {"POST /streams/{stream_id}/heartbeat", "GET"}
+    sent = b"".join(received)
+    assert b"/streams/{stream_id}/heartbeat" in sent
+    assert SESSION.encode() not in sent
+    assert secret.encode() not in sent
 
 
 def test_without_a_collector_nothing_of_it_is_imported() -> None:
     code = (
         "import sys; from stream_service.__main__ import main; import stream_service.app;"
-        "from stream_service.telemetry.tracing import tracing\n"
-        "with tracing(): print(sum(name.startswith('opentelemetry') for name in sys.modules))"
+        "from stream_service.telemetry.tracing import start_tracing; start_tracing();"
+        "print(sum(name.startswith('opentelemetry') for name in sys.modules))"
     )
     environment = {name: value for name, value in os.environ.items() if "OTEL" not in name}
     done = subprocess.run(
@@ -91,5 +103,5 @@ def test_traces_that_are_wanted_without_the_extra_are_told_so(
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
     monkeypatch.setitem(sys.modules, "opentelemetry.instrumentation.pymongo", None)
-    with pytest.raises(SettingsError, match="make install TRACING=1"), tracing():
-        pass
+    with pytest.raises(SettingsError, match="make install TRACING=1"):
+        start_tracing()
