@@ -14,7 +14,7 @@ from stream_service.api import handlers
 from stream_service.api.access import token_required
 from stream_service.api.digests import DIGESTS, Digests
 from stream_service.api.handlers import store_answers
-from stream_service.api.inputs import KEY_HEADER, SESSION_HEADER, uncompressed_only
+from stream_service.api.inputs import KEY_HEADER, SESSION_HEADER
 from stream_service.api.keys import LIMITER, SETTINGS, STORE
 from stream_service.api.lease_ids import LEASE_IDS, LeaseIds
 from stream_service.api.playback import PLAYBACK, TOKEN_HEADER, URI_HEADER, playback_routes
@@ -24,7 +24,7 @@ from stream_service.pages.routes import page_routes
 from stream_service.store import MongoStore
 from stream_service.streams import utc_now
 from stream_service.telemetry.history import HISTORY, History
-from stream_service.telemetry.metrics import METRICS, SAMPLER, SCRAPES, Metrics, Sampler, Scrapes
+from stream_service.telemetry.metrics import METRICS, SAMPLER, Metrics, Sampler
 from stream_service.telemetry.outages import OUTAGES, Outages
 from stream_service.telemetry.recent_problems import RECENT, RecentProblems
 from stream_service.telemetry.request_log import request_log
@@ -74,7 +74,6 @@ def create_app(
                 secret_headers=_SECRET_HEADERS,
             ),
             problems(on_problem=recent.add, on_unavailable=unavailable),
-            uncompressed_only,
             *token_required(settings.gateway_tokens, settings.operator_tokens),
         ]
     )
@@ -96,7 +95,6 @@ def create_app(
     )
     app[OUTAGES] = Outages(limiter.ping, settings.database)
     app[SAMPLER] = sampler = Sampler(store, metrics, lease=lease, clock=clock)
-    app[SCRAPES] = Scrapes(metrics, sampler)
     app[HISTORY] = History(metrics.collect, partial(store_answers, limiter), sampler.active, clock)
     if settings.console:
         app.cleanup_ctx.append(_keeping_history)

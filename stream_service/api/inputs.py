@@ -30,7 +30,6 @@ from stream_service.streams import (
 
 if TYPE_CHECKING:
     from aiohttp import StreamReader
-    from aiohttp.typedefs import Handler
 
 SESSION_HEADER = "Session-Id"
 KEY_HEADER = "Idempotency-Key"
@@ -92,25 +91,6 @@ class StartRequest(NamedTuple):
 
     start: Start
     key: str | None = None
-
-
-@web.middleware
-async def uncompressed_only(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse every request that names a content coding, on every path, whatever it is.
-
-    A megabyte can unpack to a gigabyte, and no request of this API is worth packing. `identity` is
-    refused too: RFC 9110, section 8.4.1, has no use for it here.
-    """
-    if hdrs.CONTENT_ENCODING in request.headers:
-        raise Problem(
-            415,
-            "unsupported-media-type",
-            "Unsupported media type",
-            "Compressed bodies are not accepted: send the body without Content-Encoding.",
-            fields={"field": str(hdrs.CONTENT_ENCODING)},
-            headers={hdrs.ACCEPT_ENCODING: "identity"},
-        )
-    return await handler(request)
 
 
 def session_of(request: web.Request) -> str:
@@ -298,6 +278,17 @@ def _single(request: web.Request, name: str, longest: int) -> str | None:
 
 
 async def _read(request: web.Request) -> bytes:
+    # A megabyte can unpack to a gigabyte, and no body of this API is worth packing. `identity` is
+    # refused too: RFC 9110, section 8.4.1, has no use for it here.
+    if hdrs.CONTENT_ENCODING in request.headers:
+        raise Problem(
+            415,
+            "unsupported-media-type",
+            "Unsupported media type",
+            "Compressed bodies are not accepted: send the body without Content-Encoding.",
+            fields={"field": str(hdrs.CONTENT_ENCODING)},
+            headers={hdrs.ACCEPT_ENCODING: "identity"},
+        )
     if not request.can_read_body:
         return b""
     try:

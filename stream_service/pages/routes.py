@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
-from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from stream_service.api.openapi import openapi_document
 from stream_service.api.representation import encode
@@ -16,7 +16,7 @@ from stream_service.pages.docs_page import docs_routes
 from stream_service.pages.files import FOR_AN_HOUR, NOT_KEPT, static_file
 from stream_service.pages.guides import PICTURES
 from stream_service.pages.landing import landing
-from stream_service.telemetry.metrics import SCRAPES
+from stream_service.telemetry.metrics import METRICS, SAMPLER
 
 if TYPE_CHECKING:
     from stream_service.settings import Settings
@@ -75,5 +75,6 @@ async def _without_slash(request: web.Request) -> web.Response:
 
 
 async def _metrics(request: web.Request) -> web.Response:
-    body = await request.app[SCRAPES].text()
+    await request.app[SAMPLER].sample()
+    body = generate_latest(request.app[METRICS].registry())
     return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -6,7 +6,6 @@ that a heartbeat pays for three additions: bench/README.md has the measurement.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import platform
 from time import monotonic
@@ -20,7 +19,6 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
-    generate_latest,
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -303,34 +301,5 @@ class Sampler:
         self._metrics.silent.set(max(0, active - beating))
 
 
-class Scrapes:
-    """The text for Prometheus, written once for all who ask at the same moment.
-
-    Writing it takes milliseconds in which nobody else is answered. So those who ask while others
-    are being answered wait for one text, and the next ones for the next.
-    """
-
-    def __init__(self, metrics: Metrics, sampler: Sampler) -> None:
-        self._metrics = metrics
-        self._sampler = sampler
-        self._writing: asyncio.Task[bytes] | None = None
-
-    async def text(self) -> bytes:
-        """Everything, as it is after this was called."""
-        if self._writing is None:
-            self._writing = asyncio.create_task(self._write())
-        # Who goes away takes it from nobody else.
-        return await asyncio.shield(self._writing)
-
-    async def _write(self) -> bytes:
-        try:
-            await self._sampler.sample()
-        finally:
-            # From here on nobody else has a turn until it is written.
-            self._writing = None
-        return generate_latest(self._metrics.registry())
-
-
 METRICS = web.AppKey("metrics", Metrics)
 SAMPLER = web.AppKey("sampler", Sampler)
-SCRAPES = web.AppKey("scrapes", Scrapes)

@@ -136,11 +136,11 @@ BODIES: list[tuple[str, bytes, str]] = [
     ("string", b'"TV"', "body"),
     ("number", b"3", "body"),
     ("deep arrays", b"[" * 8000, "body"),
-    ("deep objects", b'{"device":' * 1600, "body"),
+    ("deep objects", b'{"device":' * 1600, "device"),
     ("closed deep arrays", b"[" * 8000 + b"]" * 8000, "body"),
     ("huge integer", b"9" * 8000, "body"),
-    ("huge integer inside", b'{"device": ' + b"9" * 8000 + b"}", "body"),
-    ("huge exponent", b'{"device": 1e999999}', "body"),
+    ("huge integer inside", b'{"device": ' + b"9" * 8000 + b"}", "device"),
+    ("huge exponent", b'{"device": 1e999999}', "device"),
     ("unknown field", b'{"replaces": "oldest"}', "replaces"),
     ("other case", b'{"Device": "TV"}', "Device"),
     ("empty field", b'{"": 1}', ""),
@@ -215,19 +215,11 @@ async def test_a_body_of_more_than_16_kib_is_refused(api: Api, size: int) -> Non
 
 @pytest.mark.usefixtures("playing")
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "identity", "gzip, gzip", "x", ""])
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        *(("POST", "/streams"), ("GET", "/watch"), ("GET", "/streams"), ("DELETE", "/streams/x")),
-        *(("GET", "/health"), ("GET", "/health/live"), ("GET", "/docs"), ("POST", "/nowhere")),
-        ("PUT", "/streams"),
-    ],
-)
-async def test_a_content_encoding_is_refused_on_every_path_whatever_it_is(
-    api: Api, method: str, path: str, coding: str
+async def test_a_content_encoding_is_refused_where_a_body_is_read_whatever_it_is(
+    api: Api, coding: str
 ) -> None:
     headers = {"Content-Type": "application/json", "Content-Encoding": coding}
-    refused = await api.ask(method, path, data=gzip.compress(b"{}"), headers=headers)
+    refused = await api.ask("POST", "/streams", data=gzip.compress(b"{}"), headers=headers)
     assert (refused.status, refused.body["field"]) == (415, "Content-Encoding")
     assert refused.headers["Accept-Encoding"] == "identity"
 

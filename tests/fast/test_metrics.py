@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from stream_service.app import create_app
 from stream_service.settings import Settings
 from stream_service.streams import StoreUnavailableError, utc_now
 from stream_service.telemetry import metrics as metrics_module
-from stream_service.telemetry.metrics import METRICS, SCRAPES, Metrics, Sampler
+from stream_service.telemetry.metrics import METRICS, Metrics, Sampler
 from tests.support.http_api import a_lease_id
 
 if TYPE_CHECKING:
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
     from aiohttp import web
     from aiohttp.test_utils import TestClient
-    from prometheus_client import CollectorRegistry
     from pytest_aiohttp.plugin import AiohttpClient
 
     from stream_service.store import MongoStore
@@ -188,38 +186,6 @@ async def test_many_scrapes_ask_the_store_once() -> None:
     for _ in range(100):
         await sampler.sample()
     assert store.asked == 1
-
-
-async def test_scrapes_at_the_same_moment_share_one_text_and_later_ones_get_a_newer(
-    monkeypatch: pytest.MonkeyPatch, client: Client
-) -> None:
-    written = 0
-
-    def counting(registry: CollectorRegistry) -> bytes:
-        nonlocal written
-        written += 1
-        return generate_latest(registry)
-
-    monkeypatch.setattr(metrics_module, "generate_latest", counting)
-    assert client.app is not None
-    scrapes = client.app[SCRAPES]
-    for round_number in (1, 2):
-        await start(client)
-        texts = await asyncio.gather(*(scrapes.text() for _ in range(24)))
-        assert written == round_number
-        assert f'starts_total{{outcome="admitted"}} {round_number}.0' in texts[0].decode()
-    # And the route asks there.
-    await scrape(client)
-    assert written == 3
-
-
-async def test_a_scraper_that_goes_away_takes_the_text_from_nobody_else(client: Client) -> None:
-    assert client.app is not None
-    scrapes = client.app[SCRAPES]
-    leaving, staying = (asyncio.create_task(scrapes.text()) for _ in range(2))
-    await asyncio.sleep(0)
-    leaving.cancel()
-    assert b"stream_service_active_streams" in await staying
 
 
 async def test_no_label_holds_anything_that_a_client_chose(client: Client) -> None:

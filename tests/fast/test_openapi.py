@@ -332,14 +332,12 @@ async def _never_ending() -> AsyncIterator[bytes]:
     await asyncio.sleep(60)
 
 
-@pytest.mark.parametrize("settings", [PLAIN, FULL], ids=["plain", "full"])
-def test_the_document_is_valid_openapi(settings: Settings) -> None:
-    validate(openapi_document(settings))
+def test_the_document_is_valid_openapi() -> None:
+    validate(openapi_document(FULL))
 
 
-@pytest.mark.parametrize("settings", [PLAIN, FULL], ids=["plain", "full"])
-def test_every_example_is_what_its_schema_says(settings: Settings) -> None:
-    document = openapi_document(settings)
+def test_every_example_is_what_its_schema_says() -> None:
+    document = openapi_document(FULL)
     judge, checked = Judge(document), 0
     for operation in itertools.chain(*(item.values() for item in document["paths"].values())):
         for part in [operation.get("requestBody", {}), *operation["responses"].values()]:
@@ -352,11 +350,10 @@ def test_every_example_is_what_its_schema_says(settings: Settings) -> None:
     assert checked > 50
 
 
-@pytest.mark.parametrize("settings", [PLAIN, FULL], ids=["plain", "full"])
 async def test_routes_and_documented_operations_are_the_same(
-    serve: Callable[..., Awaitable[Service]], settings: Settings
+    serve: Callable[..., Awaitable[Service]],
 ) -> None:
-    service = await serve(settings)
+    service = await serve(FULL)
     router = service.client.app.router
     routes = {
         (route.method.lower(), route.resource.canonical)
@@ -604,21 +601,22 @@ async def test_whatever_is_asked_the_answer_is_documented(
 async def test_other_methods_and_paths_are_problems_of_the_documented_shape(
     serve: Callable[..., Awaitable[Service]],
 ) -> None:
-    service = await serve(PLAIN)
-    document = openapi_document(PLAIN)
+    service = await serve(FULL)
+    document = openapi_document(FULL)
     judge = Judge(document)
+    headers = {**SESSION, **BEARER}
     for template, item in document["paths"].items():
         path = template.format(stream_id="any", lease_id="any", file="any", guide="any")
         headed = {"head"} if "get" in item and template != "/watch" else set()
         for method in METHODS - item.keys() - headed:
-            response = await service.client.request(method, path, headers=SESSION)
+            response = await service.client.request(method, path, headers=headers)
             assert response.status == 405
             assert set(response.headers["Allow"].lower().split(",")) - {"head"} == item.keys()
             if method != "head":
                 body = await response.json(content_type=CONTENT_TYPE)
                 judge.validate({"$ref": "#/components/schemas/MethodNotAllowedProblem"}, body)
         if template not in {"/", *PAGES}:
-            response = await service.client.get(path + "/", headers=SESSION)
+            response = await service.client.get(path + "/", headers=headers)
             body = await response.json(content_type=CONTENT_TYPE)
             judge.validate({"$ref": "#/components/schemas/NotFoundProblem"}, body)
 
@@ -632,13 +630,9 @@ async def test_the_document_is_served_and_names_the_version(
     assert served["info"]["version"] == stream_service.__version__
 
 
-def test_the_token_and_the_limit_header_are_documented_where_they_are_configured() -> None:
-    plain, full = openapi_document(PLAIN), openapi_document(FULL)
-    assert "security" not in plain
-    assert full["security"] == [{"gateway": []}, {"operator": []}, {"operator-password": []}]
-    assert full["paths"]["/health"]["get"]["security"] == []
-    assert "X-Stream-Limit" not in json.dumps(plain)
-    assert full["components"]["parameters"]["Limit"]["name"] == "X-Stream-Limit"
+def test_the_limit_header_is_documented_by_the_name_that_it_is_given() -> None:
+    document = openapi_document(replace(FULL, stream_limit_header="X-Plan"))
+    assert document["components"]["parameters"]["Limit"]["name"] == "X-Plan"
 
 
 @pytest.mark.parametrize("gateways", [(), ("a-gateway",)])
@@ -650,16 +644,18 @@ async def test_the_description_tells_which_token_opens_what(
 ) -> None:
     settings = Settings(gateway_tokens=gateways, operator_tokens=operators, stream_limit=9)
     document = openapi_document(settings)
-    validate(document)
     service = await serve(settings)
     for name, operation in service.operations.items():
         described = document["paths"][operation.path][operation.method]
-        wanted = described.get("security", document.get("security", []))
+        if described["tags"] == ["Playback"]:
+            continue  # not served without keys
+        wanted = described.get("security", document["security"])
         for scheme, token in (("gateway", gateways), ("operator", operators)):
             if token:
                 bearer = {"Authorization": f"Bearer {token[0]}"}
                 answer = await service.ask(name, headers=bearer)
-                documented = not wanted or {scheme: []} in wanted
+                # Without an operator's token the gateway's opens everything: the document says so.
+                documented = not (wanted and operators) or {scheme: []} in wanted
                 assert (answer.status != 401) == documented, (name, scheme)
         answer = await service.ask(name, without="Authorization")
-        assert (answer.status == 401) == bool(wanted), name
+        assert (answer.status == 401) == bool(wanted and (gateways or operators)), name

@@ -150,10 +150,12 @@ def _bomb() -> bytes:
     return b"".join([*(packer.compress(zeros) for _ in range(1024)), packer.flush()])
 
 
-def _unpacks(service: Service, method: str = "POST", path: str = "/nowhere") -> None:
+def _unpacks(
+    service: Service, method: str = "POST", path: str = "/nowhere", status: int = 404
+) -> None:
     length = f"Content-Length: {len(_bomb())}"
-    head = _head(method, path, "Content-Encoding: gzip", length)
-    assert _send(service, head, _bomb()) == 415
+    head = _head(method, path, "Content-Encoding: gzip", length, *AS_GATEWAY)
+    assert _send(service, head, _bomb()) == status
 
 
 CHUNKED = "Transfer-Encoding: chunked"
@@ -231,8 +233,11 @@ def _expectations(service: Service) -> None:
 
 ATTACKS: dict[str, Callable[[Service], None]] = {
     "a body that unpacks to a gigabyte": _unpacks,
-    "the same to a route that reads": lambda service: _unpacks(service, "POST", "/streams"),
-    "the same to an open route": lambda service: _unpacks(service, "GET", "/health/live"),
+    "the same to a route that reads": lambda service: _unpacks(service, "POST", "/streams", 415),
+    "the same to a route that reads no body": lambda service: _unpacks(
+        service, "DELETE", "/streams/0-aaaaaaaaaaaaaaaaaaaaaa", 503
+    ),
+    "the same to an open route": lambda service: _unpacks(service, "GET", "/health/live", 200),
     "tiny chunks": _tiny_chunks,
     "tiny chunks that are read": _tiny_chunks_that_are_read,
     "chunks without end": _chunks_without_end,
