@@ -13,8 +13,10 @@ from typing import Any
 
 import aiohttp
 
-from bench.null_mongod import stream_id_in
+from bench.null_mongod import SECRET, stream_id_in
 from stream_service.api.digests import Digests
+from stream_service.api.lease_ids import LeaseIds
+from stream_service.streams import Place
 
 SCRIPTS = Path(__file__).with_name("wrk")
 CLIENTS = 32
@@ -93,7 +95,7 @@ def wrk(script: str, port: int, connections: int, seconds: int, *arguments: str)
 
 
 def start_streams(port: int, path: Path, sessions: int, each: int = 1) -> None:
-    """Start streams and write them to a file, in lines "SESSION STREAM_ID".
+    """Start streams and write them to a file, in lines "SESSION LEASE_ID".
 
     Args:
         port: Of the service, on 127.0.0.1.
@@ -111,10 +113,12 @@ def start_streams(port: int, path: Path, sessions: int, each: int = 1) -> None:
 def name_streams(path: Path, count: int) -> None:
     """Write a file as `start_streams` does, of streams that only the null database knows."""
     word = secrets.token_hex(6)
-    lines, digest = [], Digests()
+    lines, digests = [], Digests()
+    lease_ids = LeaseIds(digests)
     for number in range(count):
         session = f"{word}-{number}"
-        lines.append(f"{session} {stream_id_in(digest(session), 0)}")
+        place = Place(digests(session), stream_id_in(0))
+        lines.append(f"{session} {lease_ids.lease_id(place, SECRET)}")
     path.write_text("\n".join(lines) + "\n")
 
 
@@ -130,7 +134,7 @@ async def _start_streams(port: int, sessions: int, each: int) -> list[str]:
                 body: dict[str, Any] = await answer.json(content_type=None)
                 if answer.status != 201:  # noqa: PLR2004 - Created
                     raise LoadError(f"POST /streams answered {answer.status}: {body}")
-            lines.append(f"{session} {body['stream_id']}")
+            lines.append(f"{session} {body['lease_id']}")
 
     async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
         await asyncio.gather(*(client(http) for _ in range(CLIENTS)))

@@ -27,6 +27,11 @@ from typing import Any, cast
 import bson
 import uvloop
 
+from stream_service.streams import SECRET_BYTES, stream_id_of, token_of
+
+SECRET = bytes(SECRET_BYTES)
+"""Of the leases of all streams that it knows."""
+
 OP_QUERY = 2004
 OP_REPLY = 1
 OP_MSG = 2013
@@ -96,8 +101,6 @@ class Database:
                 return _NOTHING_FOUND
             case "insert" | "delete":
                 return bson.encode({"n": len(documents) or 1, "ok": 1})
-            case "findAndModify":
-                return bson.encode({"value": _renewed(body), "ok": 1})
             case "nullCounters":
                 counters, self.counters = self.counters, {}
                 size, self.bytes = self.bytes, 0
@@ -123,10 +126,7 @@ class Database:
             {
                 "_id": f"{session}/{slot}",
                 "session": session,
-                "slot": int(slot),
-                "stream_id": stream_id_in(session, slot),
-                "device": None,
-                "content": None,
+                "stream_id": stream_id_in(slot),
                 "started_at": now,
                 # Whatever a heartbeat wanted: it is told of one that was not renewed.
                 "expires_at": now + timedelta(days=1),
@@ -137,14 +137,9 @@ class Database:
         return bson.encode({"cursor": cursor, "ok": 1})
 
 
-def stream_id_in(session: str, slot: int | str) -> str:
-    """The id of the one stream that the null database knows in a slot.
-
-    Args:
-        session: Digest of a session id.
-        slot: The slot's number.
-    """
-    return f"{slot}-{session[:22]}"
+def stream_id_in(slot: int | str) -> str:
+    """The id of the one stream that the null database knows in this slot of any session."""
+    return stream_id_of(int(slot), token_of(SECRET))
 
 
 def _listed(condition: Any) -> list[Any]:
@@ -159,18 +154,6 @@ def _matched(query: dict[str, Any]) -> int:
     """How many documents a filter names: as many as its longest list."""
     lists = [len(v["$in"]) for v in query.values() if isinstance(v, dict) and "$in" in v]
     return max(lists, default=1)
-
-
-def _renewed(body: dict[str, Any]) -> dict[str, Any]:
-    """The stream that a heartbeat of its own names."""
-    query = body["query"]
-    return {
-        **{name: value for name, value in query.items() if not isinstance(value, dict)},
-        "device": None,
-        "content": None,
-        "started_at": datetime.now(UTC),
-        "expires_at": body["update"]["$max"]["expires_at"],
-    }
 
 
 class Connection(asyncio.Protocol):

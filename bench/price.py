@@ -1,12 +1,12 @@
 """What the database pays: per request, and how that grows with the streams that are active.
 
-    python -m bench.price [--streams 10000,100000] [--before CHECKOUT] [--engines secantusd-py]
+    python -m bench.price [--streams 10000,100000] [--engines secantusd-py]
 
 On each engine that is here (`secantusd-py`, `secantusd-rs` if it is in PATH, the server that
-MONGO_URL names), for each number of active streams, and for each version side by side: latency and
-CPU of the database for starts, heartbeats and lists at 64 connections, the time of the count behind
-`/metrics`, and the index entries that a start and a heartbeat change. The bytes that a request
-sends to the database are counted by the null database.
+MONGO_URL names) and for each number of active streams: latency and CPU of the database for starts,
+heartbeats and lists at 64 connections, the time of the count behind `/metrics`, and the index
+entries that a start and a heartbeat change. The bytes that a request sends to the database are
+counted by the null database.
 """
 
 from __future__ import annotations
@@ -32,16 +32,18 @@ from pymongo import MongoClient
 from bench.load import name_streams, wrk
 from bench.processes import free_port, running, usage
 from stream_service.api.digests import Digests
+from stream_service.api.lease_ids import LeaseIds
+from stream_service.documents import forget_at, id_of
 from stream_service.process.embedded import PROGRAM
+from stream_service.streams import Place, new_secret, stream_id_of, token_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     import psutil
 
 RUST, MONGO = "secantusd-rs", "MONGO_URL"
 ENGINES = (PROGRAM, RUST, MONGO)
-HERE = Path(__file__).parent.parent
 CONNECTIONS = 64
 BEATING = 2000
 """Of how many streams, spread over all of them, the heartbeats and lists are."""
@@ -69,7 +71,7 @@ async def main():
 
 asyncio.run(main())
 """
-"""Run in the checkout of each version: the store's own count."""
+"""Run in a process of its own: the store's own count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +112,8 @@ def _null(stack: ExitStack) -> Engine:
     return Engine("null", f"mongodb://127.0.0.1:{port}/?directConnection=true", [process])
 
 
-def _service(stack: ExitStack, checkout: Path, url: str, database: str) -> int:
-    """Run the service of this checkout; returns its port."""
+def _service(stack: ExitStack, url: str, database: str) -> int:
+    """Run the service; returns its port."""
     port = free_port()
     environment = {
         "HOST": "127.0.0.1",
@@ -119,9 +121,8 @@ def _service(stack: ExitStack, checkout: Path, url: str, database: str) -> int:
         "MONGO_URL": url,
         "MONGO_DB": database,
         "STREAM_TTL_SECONDS": "7200",
-        "PYTHONPATH": str(checkout),
     }
-    command = ["env", "-C", str(checkout), sys.executable, "-m", "stream_service"]
+    command = [sys.executable, "-m", "stream_service"]
     stack.enter_context(running(command, port, environment))
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=60):
         return port
@@ -129,7 +130,8 @@ def _service(stack: ExitStack, checkout: Path, url: str, database: str) -> int:
 
 def _fill(url: str, database: str, count: int) -> list[tuple[str, str]]:
     """Put so many active streams there; returns some of them, spread evenly."""
-    digest, word, now = Digests(), secrets.token_hex(6), datetime.now(UTC)
+    digests, word, now = Digests(), secrets.token_hex(6), datetime.now(UTC)
+    lease_ids = LeaseIds(digests)
     chosen: list[tuple[str, str]] = []
     step = max(1, count // BEATING)
     with MongoClient[dict[str, Any]](url) as client:
@@ -138,22 +140,22 @@ def _fill(url: str, database: str, count: int) -> list[tuple[str, str]]:
             documents = []
             for number in range(first, min(first + AT_ONCE, count)):
                 login = f"{word}-{number}"
-                session, stream_id = digest(login), f"0-{secrets.token_urlsafe(16)}"
+                secret = new_secret()
+                place = Place(digests(login), stream_id_of(0, token_of(secret)))
                 documents.append(
                     {
-                        "_id": f"{session}/0",
-                        "session": session,
-                        "slot": 0,
-                        "stream_id": stream_id,
+                        "_id": id_of(place),
+                        "session": place.session,
+                        "stream_id": place.stream_id,
                         "device": "living-room-tv",
                         "content": "film-42-episode",
                         "started_at": now,
                         "expires_at": now + timedelta(hours=2),
-                        "forget_at": now + timedelta(hours=3),
+                        "forget_at": forget_at(now + timedelta(hours=2), timedelta(minutes=5)),
                     }
                 )
                 if number % step == 0:
-                    chosen.append((login, stream_id))
+                    chosen.append((login, lease_ids.lease_id(place, secret)))
             streams.insert_many(documents, ordered=False)
     return chosen
 
@@ -189,7 +191,7 @@ def _entries_changed(url: str, database: str, port: int) -> dict[str, int]:
 
         stream = ask("/streams")
         changed = {"starts": look()}
-        ask(f"/streams/{stream['stream_id']}/heartbeat")
+        ask(f"/streams/{stream['lease_id']}/heartbeat")
         return changed | {"heartbeats": look()}
 
 
@@ -198,13 +200,13 @@ def _load(port: int, scenario: str, file: Path, seconds: int) -> Any:
     return wrk(scenario, port, CONNECTIONS, seconds, argument)
 
 
-def _bytes_sent(checkout: Path, seconds: int) -> dict[str, float]:
+def _bytes_sent(seconds: int) -> dict[str, float]:
     """Bytes that a request sends to the database, with 64 under way."""
     sent = {}
     with ExitStack() as stack:
         engine = _null(stack)
         admin = stack.enter_context(MongoClient[dict[str, Any]](engine.url)).admin
-        port = _service(stack, checkout, engine.url, "bench")
+        port = _service(stack, engine.url, "bench")
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "streams"
             name_streams(file, BEATING)
@@ -216,10 +218,9 @@ def _bytes_sent(checkout: Path, seconds: int) -> dict[str, float]:
     return sent
 
 
-def _count(checkout: Path, engine: Engine, database: str) -> tuple[list[float], str]:
+def _count(engine: Engine, database: str) -> tuple[list[float], str]:
     done = subprocess.run(  # noqa: S603
-        ["env", "-C", str(checkout), sys.executable, "-c", COUNT, engine.url, database, "10"],  # noqa: S607
-        env={**os.environ, "PYTHONPATH": str(checkout)},
+        [sys.executable, "-c", COUNT, engine.url, database, "10"],
         capture_output=True,
         text=True,
         check=False,
@@ -229,57 +230,49 @@ def _count(checkout: Path, engine: Engine, database: str) -> tuple[list[float], 
     return [], done.stderr.strip().splitlines()[-1].rpartition(".")[2]
 
 
-def _measure(engine: Engine, count: int, versions: dict[str, Path], options: Any) -> None:
+def _measure(engine: Engine, count: int, options: Any) -> None:
     with ExitStack() as stack:
-        ports, files, databases, entries = {}, {}, {}, {}
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        for version, checkout in versions.items():
-            database = databases[version] = f"stream_service_bench_{secrets.token_hex(4)}"
-            ports[version] = _service(stack, checkout, engine.url, database)
-            _say(f"{engine.name}: {count:,} streams for {version}")
-            chosen = _fill(engine.url, database, count)
-            files[version] = folder / version
-            files[version].write_text("\n".join(" ".join(place) for place in chosen) + "\n")
-            entries[version] = _entries_changed(engine.url, database, ports[version])
+        file = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "streams"
+        database = f"stream_service_bench_{secrets.token_hex(4)}"
+        port = _service(stack, engine.url, database)
+        _say(f"{engine.name}: {count:,} streams")
+        chosen = _fill(engine.url, database, count)
+        file.write_text("\n".join(" ".join(stream) for stream in chosen) + "\n")
+        entries = _entries_changed(engine.url, database, port)
         for scenario in ("heartbeats", "lists", "starts"):
-            samples: dict[str, list[tuple[float, float, float, float]]] = {v: [] for v in versions}
+            samples = []
             for round_ in range(options.rounds + 1):
-                for version, port in ports.items():
-                    before = usage(engine.processes).cpu
-                    run = _load(port, scenario, files[version], options.seconds if round_ else 1)
-                    used = usage(engine.processes).cpu - before
-                    if round_:
-                        rate, cpu = run.requests / run.seconds, used / run.requests * 1e6
-                        samples[version].append((rate, run.p50_ms, run.p99_ms, cpu))
-                        if run.bad_status or run.broken:
-                            _say(f"{run.bad_status + run.broken} of {run.requests} failed")
-            for version, measured in samples.items():
-                rate, p50, p99, cpu = (median(column) for column in zip(*measured, strict=True))
-                changed = entries[version].get(scenario, "")
-                print(
-                    f"| {engine.name} | {count:,} | {version} | {scenario} | {rate:,.0f} "
-                    f"| {p50:.1f} | {p99:.1f} | {_told(engine, cpu)} | {changed} |",
-                    flush=True,
-                )
-        for version, checkout in versions.items():
-            before = usage(engine.processes).cpu
-            took, why = _count(checkout, engine, databases[version])
-            cpu = (usage(engine.processes).cpu - before) / 11 * 1e6
-            told = f"{median(took):.1f} | {max(took):.1f}" if took else f"{why.strip()} |"
+                before = usage(engine.processes).cpu
+                run = _load(port, scenario, file, options.seconds if round_ else 1)
+                used = usage(engine.processes).cpu - before
+                if round_:
+                    rate, cpu = run.requests / run.seconds, used / run.requests * 1e6
+                    samples.append((rate, run.p50_ms, run.p99_ms, cpu))
+                    if run.bad_status or run.broken:
+                        _say(f"{run.bad_status + run.broken} of {run.requests} failed")
+            rate, p50, p99, cpu = (median(column) for column in zip(*samples, strict=True))
             print(
-                f"| {engine.name} | {count:,} | {version} | count for /metrics | | {told} "
-                f"| {_told(engine, cpu)} | |",
+                f"| {engine.name} | {count:,} | {scenario} | {rate:,.0f} | {p50:.1f} | {p99:.1f} "
+                f"| {_told(engine, cpu)} | {entries.get(scenario, '')} |",
                 flush=True,
             )
-        _drop(engine, databases.values())
+        before = usage(engine.processes).cpu
+        took, why = _count(engine, database)
+        cpu = (usage(engine.processes).cpu - before) / 11 * 1e6
+        told = f"{median(took):.1f} | {max(took):.1f}" if took else f"{why.strip()} |"
+        print(
+            f"| {engine.name} | {count:,} | count for /metrics | | {told} "
+            f"| {_told(engine, cpu)} | |",
+            flush=True,
+        )
+        _drop(engine, database)
 
 
-def _drop(engine: Engine, databases: Iterable[str]) -> None:
+def _drop(engine: Engine, database: str) -> None:
     # A server of our own ends with its files, which is quicker.
     if not engine.processes:
         with MongoClient[dict[str, Any]](engine.url) as client:
-            for database in databases:
-                client.drop_database(database)
+            client.drop_database(database)
 
 
 def _told(engine: Engine, cpu: float) -> str:
@@ -295,23 +288,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.price", description=__doc__)
     add = parser.add_argument
     add("--streams", default="10000,100000,1000000", help="how many are active, with commas")
-    add("--before", type=Path, help="a checkout of another version, measured side by side")
     add("--engines", default=",".join(ENGINES), help=f"some of {','.join(ENGINES)}")
     add("--rounds", type=int, default=3)
     add("--seconds", type=int, default=2)
     options = parser.parse_args()
-    versions = {"now": HERE}
-    if options.before:
-        versions["before"] = options.before.resolve()
     print("bytes to the database, 64 connections, null database:")
-    for version, checkout in versions.items():
-        for scenario, sent in _bytes_sent(checkout, options.seconds).items():
-            print(f"  {version}: {scenario} {sent:.0f}", flush=True)
+    for scenario, sent in _bytes_sent(options.seconds).items():
+        print(f"  {scenario} {sent:.0f}", flush=True)
     print(
-        "\n| engine | active | version | scenario | req/s | p50 ms | p99 ms "
-        "| db CPU us/req | index entries |"
+        "\n| engine | active | scenario | req/s | p50 ms | p99 ms | db CPU us/req | index entries |"
     )
-    print("|---|---:|---|---|---:|---:|---:|---:|---:|")
+    print("|---|---:|---|---:|---:|---:|---:|---:|")
     missing = []
     for name in options.engines.split(","):
         for count in map(int, options.streams.split(",")):
@@ -320,7 +307,7 @@ def main() -> int:
                 if engine is None:
                     missing.append(name)
                     break
-                _measure(engine, count, versions, options)
+                _measure(engine, count, options)
     for name in missing:
         print(f"not measured: {name}: not here")
     return 0

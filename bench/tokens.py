@@ -43,7 +43,7 @@ def write_tokens(path: Path, key: Path, count: int) -> None:
             session = digest(f"{word}-{number}")
             stream = Stream(
                 session=session,
-                stream_id=stream_id_in(session, 0),
+                stream_id=stream_id_in(0),
                 device=None,
                 content="film-42",
                 started_at=now,

@@ -1,4 +1,4 @@
--- Heartbeats of many streams in turn. Argument: a file of lines "SESSION STREAM_ID".
+-- Heartbeats of many streams in turn. Argument: a file of lines "SESSION LEASE_ID".
 dofile("report.lua")
 
 local requests, count = {}, 0
@@ -6,7 +6,7 @@ local requests, count = {}, 0
 function init(args)
   for i, stream in ipairs(read_streams(args[1])) do
     requests[i] = "POST /streams/" .. stream.id .. "/heartbeat HTTP/1.1\r\nHost: bench\r\n" ..
-      "Session-Id: " .. stream.session .. "\r\nContent-Length: 0\r\n\r\n"
+      "Content-Length: 0\r\n\r\n"
   end
 end
 

@@ -1,4 +1,4 @@
--- Lists of many sessions in turn. Argument: a file of lines "SESSION STREAM_ID".
+-- Lists of many sessions in turn. Argument: a file of lines "SESSION LEASE_ID".
 dofile("report.lua")
 
 local requests, count = {}, 0

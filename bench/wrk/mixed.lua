@@ -1,5 +1,5 @@
 -- One start, twenty heartbeats, one stop, and again; what was started is what beats and stops later.
--- Arguments: a file of lines "SESSION STREAM_ID" to begin with, a word that no other run uses.
+-- Arguments: a file of lines "SESSION LEASE_ID" to begin with, a word that no other run uses.
 dofile("report.lua")
 
 local BEATS = 20
@@ -36,6 +36,6 @@ end
 function response(status, headers, body)
   if status == 201 then
     last = last + 1
-    playing[last] = { session = headers["Session-Id"], id = body:match('"stream_id":"([^"]+)"') }
+    playing[last] = { session = headers["Session-Id"], id = body:match('"lease_id":"([^"]+)"') }
   end
 end

@@ -1,4 +1,4 @@
--- A start in a session that is at its limit. Argument: a file of lines "SESSION STREAM_ID".
+-- A start in a session that is at its limit. Argument: a file of lines "SESSION LEASE_ID".
 dofile("report.lua")
 
 local requests, count = {}, 0

@@ -9,12 +9,12 @@ function done(summary, latency, requests)
     errors.status, errors.connect + errors.read + errors.write, errors.timeout))
 end
 
--- The lines "SESSION STREAM_ID" of a file.
+-- The lines "SESSION LEASE_ID" of a file.
 function read_streams(path)
   local streams = {}
   for line in io.lines(path) do
-    local session, stream_id = line:match("^(%S+) (%S+)$")
-    streams[#streams + 1] = { session = session, id = stream_id }
+    local session, lease_id = line:match("^(%S+) (%S+)$")
+    streams[#streams + 1] = { session = session, id = lease_id }
   end
   return streams
 end
