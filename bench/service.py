@@ -8,14 +8,13 @@ benchmarks that knows the inside of the service.
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from typing import TYPE_CHECKING, Any
 
 from stream_service import limiter
 from stream_service.__main__ import main as serve
 from stream_service.group_commit import AGAIN, DEADLINE_SECONDS
-from stream_service.streams import StoreConflictError, StoreUnavailableError
+from stream_service.streams import StoreConflictError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -37,21 +36,13 @@ class Alone:
 
     async def __call__(self, item: Any) -> Any:
         """Have the item carried out by itself."""
-        try:
-            async with asyncio.timeout(self.deadline_seconds):
-                result = await self._until_settled(item)
-        except TimeoutError:
-            raise StoreUnavailableError("deadline") from None
-        if isinstance(result, Exception):
-            raise result
-        return result
-
-    async def _until_settled(self, item: Any) -> Any:
         while True:
             try:
                 [result] = await self._commit([item])
             except StoreConflictError:
                 continue
+            if isinstance(result, Exception):
+                raise result
             if result is not AGAIN:
                 return result
 
