@@ -51,7 +51,6 @@ environment variables and their defaults:
   LOG_LEVEL INFO                  DEBUG, INFO, WARNING, ERROR or CRITICAL
   NODE_CHANNEL_FD                 set by pm2, to be told when the service is ready
   NOTIFY_SOCKET                   set by systemd, likewise
-  CONSOLE 1                       0 switches /console off
   PROMETHEUS_MULTIPROC_DIR        directory in which several processes collect their metrics, so
                                   that /metrics has the sum: see docs/operations.md
   OTEL_EXPORTER_OTLP_ENDPOINT     where traces are sent: see docs/operations.md

@@ -96,8 +96,7 @@ def create_app(
     app[OUTAGES] = Outages(limiter.ping, settings.database)
     app[SAMPLER] = sampler = Sampler(store, metrics, lease=lease, clock=clock)
     app[HISTORY] = History(metrics.collect, partial(store_answers, limiter), sampler.active, clock)
-    if settings.console:
-        app.cleanup_ctx.append(_keeping_history)
+    app.cleanup_ctx.append(_keeping_history)
     app.add_routes(
         [
             # Routes are tried in this order, and nearly all requests are heartbeats.

@@ -27,7 +27,7 @@ VARIABLES = (
     *("STREAM_LIMIT", "ENFORCE"),
     *("STREAM_TTL_SECONDS", "STREAM_RETENTION_SECONDS", "STREAM_LIMIT_HEADER"),
     *("GATEWAY_TOKEN", "OPERATOR_TOKEN", "DIGEST_KEY", "PLAYBACK_KEYS", "PLAYBACK_AUDIENCE"),
-    *("REUSE_PORT", "LISTENER_DIR", "DRAIN_SECONDS", "LOG_LEVEL", "CONSOLE"),
+    *("REUSE_PORT", "LISTENER_DIR", "DRAIN_SECONDS", "LOG_LEVEL"),
     *("NODE_CHANNEL_FD", "NOTIFY_SOCKET"),
     "PROMETHEUS_MULTIPROC_DIR",  # Read by its library.
 )
@@ -92,7 +92,6 @@ class Settings:
     log_level: str = "INFO"
     node_channel_fd: int | None = None
     notify_socket: str | None = None
-    console: bool = True
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -130,7 +129,6 @@ class Settings:
             log_level=_log_level(env, _DEFAULT.log_level),
             node_channel_fd=_node_channel(env),
             notify_socket=env.get("NOTIFY_SOCKET"),
-            console=_integer(env, "CONSOLE", 1, 0, 1) == 1,
         )
         _metrics_directory(env, environment.get("PROMETHEUS_MULTIPROC_DIR"))
         env.raise_for_all()

@@ -50,7 +50,6 @@ def _template(name: str) -> Template:
 def _docs(settings: Settings) -> str:
     needs_token = settings.gateway_tokens or settings.operator_tokens
     return _template("docs.html").substitute(
-        console_link='<a href="console">Console</a>' if settings.console else "",
         token=' -H "Authorization: Bearer $TOKEN"' if needs_token else "",
         limit=settings.stream_limit,
         shadow="" if settings.enforce else _SHADOW,
@@ -62,16 +61,15 @@ def _docs(settings: Settings) -> str:
     )
 
 
-def _guide(name: str, settings: Settings) -> str:
+def _guide(name: str) -> str:
     here = ' aria-current="page"'
     return _template("guide.html").substitute(
         title=escape(GUIDES[name].title),
-        console_link='<a href="../console">Console</a>' if settings.console else "",
         guides=" ".join(
             f'<a href="{other}"{here if other == name else ""}>{escape(guide.title)}</a>'
             for other, guide in GUIDES.items()
         ),
-        body=rendered(name, console=settings.console),
+        body=rendered(name),
     )
 
 

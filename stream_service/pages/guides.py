@@ -64,12 +64,11 @@ PICTURES = {} if _FOLDER is None else {path.name: path for path in _FOLDER.glob(
 
 
 @cache
-def rendered(name: str, *, console: bool = True) -> str:
+def rendered(name: str) -> str:
     """The guide of this name as HTML.
 
     Args:
         name: One of `GUIDES`.
-        console: Whether there is a console to lead to.
 
     Headings bear the ids that they have where the repository is hosted; links to other guides lead
     to their pages. What else is in the repository is not served: such a link becomes plain text.
@@ -84,7 +83,7 @@ def rendered(name: str, *, console: bool = True) -> str:
         if token.type == "heading_open":
             token.attrSet("id", _slug(content.content, seen))
     for token in tokens:
-        _relink(token.children or [], console=console)
+        _relink(token.children or [])
         # Columns of figures: the pages run no style that is written into them.
         if token.attrs.pop("style", None) == "text-align:right":
             token.attrSet("class", "right")
@@ -104,7 +103,7 @@ def _slug(heading: str, seen: dict[str, int]) -> str:
     return f"{slug}-{count}" if count else slug
 
 
-def _relink(inline: list[Token], *, console: bool) -> None:
+def _relink(inline: list[Token]) -> None:
     """Let links between guides and to the service lead to its pages, and those to files nowhere."""
     leads_nowhere = False
     for token in inline:
@@ -114,7 +113,7 @@ def _relink(inline: list[Token], *, console: bool) -> None:
             target = urlsplit(str(token.attrGet("href")))
             path = PurePosixPath(target.path)
             here = target.netloc == _HERE
-            if here and (console or target.path != "/console"):
+            if here:
                 token.attrSet("href", f"..{target.path}")
             elif not target.scheme and path.suffix == ".md" and path.stem in GUIDES:
                 token.attrSet(

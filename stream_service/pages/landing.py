@@ -26,8 +26,6 @@ ABOUT = (
 )
 
 _PAGE = Template((Path(__file__).parent / "static" / "landing.html").read_text(encoding="utf-8"))
-_CONSOLE_LINK = '<a href="console">Console</a>'
-_CONSOLE_CARD = f"<li>{_CONSOLE_LINK} What is happening now, and support for one account.</li>"
 
 
 async def landing(request: web.Request) -> web.Response:
@@ -45,8 +43,6 @@ async def landing(request: web.Request) -> web.Response:
             status=status,
             state=state if since is None else _state(settings, _time(timestamp(since))),
             **guides,
-            console_link=_CONSOLE_LINK if settings.console else "",
-            console_card=_CONSOLE_CARD if settings.console else "",
         )
         return web.Response(
             text=page, content_type="text/html", headers={**PAGE_HEADERS, **headers}
@@ -59,8 +55,6 @@ async def landing(request: web.Request) -> web.Response:
         "health": "/health",
         "client": "/client.js",
     }
-    if not settings.console:
-        del links["console"]
     return json_response(
         {
             "service": "stream-service",

@@ -61,11 +61,10 @@ def page_routes(settings: Settings) -> list[web.RouteDef]:
         web.get("/favicon.ico", assets["icon.svg"]),
         web.get("/metrics", _metrics),
     ]
-    pages = ["/docs", "/console"] if settings.console else ["/docs"]
+    pages = ["/docs", "/console"]
     routes = [*routes, *(web.get(f"{page}/", _without_slash) for page in pages)]
-    if settings.console:
-        console = static_file(_STATIC / "console.html", NOT_KEPT)
-        routes += [web.get("/console", console), web.get("/console/state", console_state)]
+    console = static_file(_STATIC / "console.html", NOT_KEPT)
+    routes += [web.get("/console", console), web.get("/console/state", console_state)]
     return routes
 
 

@@ -57,9 +57,7 @@ Serving on {url}, streams in {directory}. Ctrl-C stops it. In another terminal, 
     curl -i -H 'Session-Id: me' {url}/watch      # 200 {limit} times, then 401: too many streams
     curl -s -H 'Session-Id: me' {url}/streams    # what is playing
 In a browser:
-    {url}/docs       # every request, to try"""
-
-_CONSOLE = """
+    {url}/docs       # every request, to try
     {url}/console    # what is happening now"""
 
 
@@ -108,7 +106,7 @@ async def serve(settings: Settings, *, embedded_in: Path | None = None) -> int:
         }
         log.info("serving", extra={"url": url} | about)
         if embedded_in is not None:
-            text = _TRY_IT + _CONSOLE if settings.console else _TRY_IT
+            text = _TRY_IT
             limit = settings.stream_limit
             print(  # noqa: T201
                 text.format(url=url, directory=embedded_in, limit=limit, more=limit + 1), flush=True

@@ -13,7 +13,7 @@ from stream_service.app import create_app
 from stream_service.settings import Settings
 from stream_service.streams import StoreUnavailableError, utc_now
 from stream_service.telemetry import history as history_module
-from stream_service.telemetry.history import HISTORY, quantile
+from stream_service.telemetry.history import quantile
 from stream_service.telemetry.recent_problems import SHOWN, RecentProblems
 from tests.support.http_api import Clock
 
@@ -104,15 +104,6 @@ class Away:
 
     async def ping(self) -> None:
         raise StoreUnavailableError("away")
-
-
-async def test_a_service_without_console_keeps_no_history(
-    aiohttp_client: AiohttpClient, double_store: MongoStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(history_module, "INTERVAL_SECONDS", 0.01)
-    client = await aiohttp_client(create_app(Settings(console=False), store=double_store))
-    await asyncio.sleep(0.1)
-    assert client.app[HISTORY].columns()["at"] == []
 
 
 def test_quantiles_are_estimated_within_the_bucket_where_they_lie() -> None:

@@ -114,16 +114,6 @@ async def test_the_landing_page_tells_of_an_unreachable_database(client: Client)
     assert f'since <time datetime="{since}">{since}</time>. ' in text
 
 
-async def test_no_page_leads_to_a_console_that_is_left_out(
-    aiohttp_client: AiohttpClient, double_store: MongoStore
-) -> None:
-    client = await aiohttp_client(create_app(Settings(console=False), store=double_store))
-    for path in ("/", "/docs", "/docs/integration"):
-        links = (await page_of(client, path)).links
-        assert not [link for link in links if link in {"console", "../console"}]
-    assert "console" not in (await (await client.get("/")).json())["links"]
-
-
 async def test_the_type_of_each_problem_is_its_anchor_on_the_api_page(client: Client) -> None:
     page = await page_of(client, "/docs")
     kinds = {

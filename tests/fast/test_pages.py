@@ -10,7 +10,7 @@ import pytest
 from aiohttp import ClientSession, TCPConnector
 
 from stream_service.app import create_app
-from stream_service.settings import Settings, SettingsError
+from stream_service.settings import Settings
 from tests.support.processes import Service
 
 if TYPE_CHECKING:
@@ -41,16 +41,6 @@ async def test_where_there_is_a_token_every_page_needs_it(
     assert (await client.get(path, headers={"Authorization": "Bearer t"})).status == 200
 
 
-async def test_the_console_can_be_left_out(
-    aiohttp_client: AiohttpClient, double_store: MongoStore
-) -> None:
-    settings = Settings.from_environment({"CONSOLE": "0"})
-    client = await aiohttp_client(create_app(settings, store=double_store))
-    assert (await client.get("/console")).status == 404
-    assert (await client.get("/console/state")).status == 404
-    assert (await client.get("/docs")).status == 200
-
-
 @pytest.mark.parametrize("path", ["/docs", "/console"])
 async def test_a_page_is_found_with_a_slash_at_its_end_too(
     aiohttp_client: AiohttpClient, double_store: MongoStore, path: str
@@ -62,12 +52,6 @@ async def test_a_page_is_found_with_a_slash_at_its_end_too(
     # Relative, since a proxy may serve it all under a prefix.
     [redirected] = response.history
     assert redirected.headers["Location"] == f"..{path}"
-
-
-def test_the_console_is_there_by_default_and_takes_no_other_word() -> None:
-    assert Settings.from_environment({}).console
-    with pytest.raises(SettingsError, match="CONSOLE"):
-        Settings.from_environment({"CONSOLE": "off"})
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/console"])

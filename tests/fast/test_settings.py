@@ -69,7 +69,6 @@ VALID = [
     ("LISTENER_DIR", "run", Path("run")),
     ("DRAIN_SECONDS", "5", 5),
     ("LOG_LEVEL", "debug", "DEBUG"),
-    ("CONSOLE", "0", False),
     ("NODE_CHANNEL_FD", "3", 3),
     ("NOTIFY_SOCKET", "@ready", "@ready"),
 ]
@@ -113,7 +112,6 @@ INVALID = [
     ("REUSE_PORT", "yes"),
     ("DRAIN_SECONDS", "soon"),
     ("LOG_LEVEL", "LOUD"),
-    ("CONSOLE", "2"),
     ("NODE_CHANNEL_FD", "2"),
 ]
 

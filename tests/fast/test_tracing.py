@@ -59,7 +59,7 @@ async def test_a_request_and_its_commands_are_one_trace_without_session_path_or_
         async with ClientSession(url, headers=headers) as client:
             async with client.post("/streams") as got:
                 assert got.status == 201
-                secret = (await got.json())["stream_id"]
+                secret = (await got.json())["lease_id"]
             async with client.post(f"/streams/{secret}/heartbeat?token={SESSION}") as got:
                 assert got.status == 200
             async with client.get(f"/nowhere/{SESSION}") as got:
@@ -78,9 +78,9 @@ async def test_a_request_and_its_commands_are_one_trace_without_session_path_or_
     commands = [span for span in spans if span.trace_id == request.trace_id and span != request]
     assert commands
     assert all(span.parent_span_id == request.span_id for span in commands)
-    assert {span.name for span in spans} >= {"POST /streams/{stream_id}/heartbeat", "GET"}
+    assert {span.name for span in spans} >= {"POST /streams/{lease_id}/heartbeat", "GET"}
     sent = b"".join(received)
-    assert b"/streams/{stream_id}/heartbeat" in sent
+    assert b"/streams/{lease_id}/heartbeat" in sent
     assert SESSION.encode() not in sent
     assert secret.encode() not in sent
 
