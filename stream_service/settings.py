@@ -4,44 +4,49 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from urllib.parse import unquote
 
+from annotated_types import Ge, Le
+from pydantic import (
+    AfterValidator,
+    AliasGenerator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+
+    from pydantic.fields import FieldInfo
+    from pydantic_core import ErrorDetails
 
 MAX_LIMIT = 100
 """The most streams that one session may be allowed; a slot number stays below it."""
 
-MIN_DIGEST_KEY = 16
-"""Least length of DIGEST_KEY, in characters."""
+MIN_SECRET = 16
+"""Least length of a token and of DIGEST_KEY, in characters."""
 
-VARIABLES = (
-    *("HOST", "PORT", "MONGO_URL", "MONGO_DB"),
-    *("STREAM_LIMIT", "ENFORCE"),
-    *("STREAM_TTL_SECONDS", "STREAM_RETENTION_SECONDS", "STREAM_LIMIT_HEADER"),
-    *("GATEWAY_TOKEN", "OPERATOR_TOKEN", "DIGEST_KEY", "PLAYBACK_KEYS", "PLAYBACK_AUDIENCE"),
-    *("REUSE_PORT", "LISTENER_DIR", "DRAIN_SECONDS", "LOG_LEVEL"),
-    *("NODE_CHANNEL_FD", "NOTIFY_SOCKET"),
-    "PROMETHEUS_MULTIPROC_DIR",  # Read by its library.
-)
-"""The names of all environment variables of the service, but for OpenTelemetry's."""
+MIN_LEASE = 5
+"""The least lease that the player client can keep, in seconds.
 
-LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+It sends a heartbeat after a third of a lease, 10 % later at most, and one request a second.
+"""
 
-_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_BEARER_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, section 2.1
-_AUDIENCE = re.compile(r"[!-~]{1,200}")
-_DATABASE_NAME = re.compile(r"[A-Za-z0-9_-]{1,63}")
-_OPTION_NAME = re.compile(r"[A-Za-z0-9]{1,40}")
-_NOT_A_LIMIT_HEADER = {"session-id", "authorization", "idempotency-key", "content-type", "host"}
-
+_DATABASE_NAME = r"[A-Za-z0-9_-]{1,63}"
 
 _NEAR = 0.8
 """From which similarity on a name is taken for a slip of one of ours: of `difflib`, 0 to 1."""
@@ -51,47 +56,251 @@ class SettingsError(ValueError):
     """Environment variables hold what cannot be used. The message has one line for each."""
 
 
-class _Environment(dict[str, str]):
-    """The variables that are set, and what is wrong with them."""
+def _matching(pattern: str, must: str) -> AfterValidator:
+    """Refuse a text or path that does not match, and say what it must be."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        super().__init__({name: value for name, value in environment.items() if value != ""})
-        self._wrong: dict[str, str] = {}
+    def check(value: Any) -> Any:
+        if not re.fullmatch(pattern, str(value)):
+            raise ValueError(f"must be {must}")
+        return value
 
-    def refuse(self, name: str, why: str) -> None:
-        """Remember that this variable cannot be used, for `raise_for_all`."""
-        self._wrong.setdefault(name, f"{name} {why}")
-
-    def raise_for_all(self) -> None:
-        """Raise a `SettingsError` if anything was refused."""
-        if self._wrong:
-            raise SettingsError("\n".join(self._wrong.values()))
+    return AfterValidator(check)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """Everything that can be configured; the README's table says what each one is for."""
+def _parts(value: Any) -> Any:
+    """The parts of a text between its commas."""
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
-    host: str = "127.0.0.1"
-    port: int = 3001
-    mongo_url: str = field(default="mongodb://127.0.0.1:27017", repr=False)
-    mongo_db: str = "stream_service"
-    stream_limit: int = 3
-    enforce: bool = True
-    stream_ttl_seconds: int = 60
-    stream_retention_seconds: int = 300
-    stream_limit_header: str | None = None
-    gateway_tokens: tuple[str, ...] = field(default=(), repr=False)
-    operator_tokens: tuple[str, ...] = field(default=(), repr=False)
-    digest_key: str | None = field(default=None, repr=False)
-    playback_keys: tuple[Path, ...] = ()
-    playback_audience: str | None = None
-    reuse_port: bool = False
-    listener_dir: Path | None = None
-    drain_seconds: int = 0
-    log_level: str = "INFO"
-    node_channel_fd: int | None = None
-    notify_socket: str | None = None
+
+def _capitals(value: Any) -> Any:
+    return value.upper() if isinstance(value, str) else value
+
+
+def _writable(directory: str) -> str:
+    # An empty one is no directory either: its library takes it for a path.
+    if not (Path(directory).is_dir() and os.access(directory, os.W_OK | os.X_OK)):
+        raise ValueError(
+            "must be a directory that the service may write to (make it with mkdir -p, or unset it)"
+        )
+    return directory
+
+
+def _usable_url(url: str) -> str:
+    name = _database_in(url)
+    if "@" in name:
+        raise ValueError("must have / in the user name or the password as %2F, and @ as %40")
+    # What the driver says of a bad URL may quote a password, so its message is not passed on,
+    # and a name that is not in the DNS yet is no fault of the URL: only the form is checked.
+    if not url.startswith("mongodb+srv://"):
+        try:
+            parse_uri(url, warn=False)
+        except OSError as error:
+            raise ValueError(unusable_file(error)) from None
+        except (PyMongoError, ValueError):
+            raise ValueError(
+                "must look like "
+                "mongodb://[user:password@]host[:port][,host...][/database][?options], "
+                "with options that the driver knows"
+            ) from None
+    if name and not re.fullmatch(_DATABASE_NAME, name):
+        raise ValueError("must name a database of 1 to 63 of A-Z a-z 0-9 _ -, or none")
+    return url
+
+
+def _hosts(url: str) -> str:
+    return url.partition("://")[2].partition("?")[0].partition("/")[0].rpartition("@")[2]
+
+
+def _database_in(url: str) -> str:
+    """The database that a MongoDB URL names. A collection may be named after a dot."""
+    path = url.partition("://")[2].partition("?")[0].partition("/")[2]
+    return unquote(path).partition(".")[0]
+
+
+def _database(before: dict[str, Any]) -> str:
+    # The users are in "admin", and no streams.
+    name = _database_in(before["mongo_url"])
+    return name if name not in ("", "admin") else "stream_service"
+
+
+def unusable_file(error: OSError) -> str:
+    """What to say of a file that MONGO_URL names, for TLS, and that cannot be used."""
+    file = "a file" if error.filename is None else f"the file {error.filename}"
+    return f"names {file} that cannot be used: {error.strerror or type(error).__name__}"
+
+
+_Token = Annotated[
+    str,
+    _matching(
+        rf"(?=.{{{MIN_SECRET}}})[A-Za-z0-9._~+/-]+=*",  # RFC 6750, section 2.1
+        f"a bearer token of at least {MIN_SECRET} characters (A-Z a-z 0-9 - . _ ~ + / and = at the "
+        "end; `openssl rand -hex 32` makes one), or several with commas between them while one is "
+        "being rotated out",
+    ),
+]
+_Tokens = Annotated[tuple[_Token, ...], BeforeValidator(_parts)]
+_Key = Annotated[
+    str,
+    _matching(
+        rf"(?s).{{{MIN_SECRET},}}",
+        f"at least {MIN_SECRET} characters; `openssl rand -base64 32` makes one",
+    ),
+]
+_File = Annotated[
+    Path, _matching(r"(?!\.$).+", "paths of files with one comma between two of them")
+]
+_DatabaseName = Annotated[str, _matching(_DATABASE_NAME, "1 to 63 of A-Z a-z 0-9 _ -")]
+_Header = Annotated[
+    str,
+    _matching(
+        r"(?i)(?!(session-id|authorization|idempotency-key|content-type|host)$)"
+        r"[a-z0-9!#$%&'*+.^_`|~-]+",
+        "the name of a header of its own",
+    ),
+]
+_Audience = Annotated[
+    str, _matching(r"[!-~]{1,200}", "1 to 200 printable ASCII characters without blanks")
+]
+_LogLevel = Annotated[
+    Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_capitals)
+]
+
+
+class Settings(BaseSettings):
+    """Everything that can be configured: each variable is declared here, and nowhere else.
+
+    A field is read from the variable of its name in capitals. Its description is what `--help` and
+    the README say of it, in Markdown. `repr=False` marks what may hold a secret, which no message
+    shows.
+    """
+
+    model_config = SettingsConfigDict(
+        alias_generator=AliasGenerator(validation_alias=str.upper),
+        case_sensitive=True,
+        enable_decoding=False,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        populate_by_name=True,
+    )
+
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(
+        default=3001, ge=0, le=65_535, description="port to listen on; 0 takes a free one"
+    )
+    mongo_url: Annotated[str, AfterValidator(_usable_url)] = Field(
+        default="mongodb://127.0.0.1:27017",
+        repr=False,
+        description="the database server; not used with `--embedded`",
+    )
+    mongo_db: _DatabaseName = Field(
+        default_factory=_database,
+        description="name of the database. If unset, the one that `MONGO_URL` names is used, "
+        "unless it is `admin`",
+    )
+    stream_limit: int = Field(
+        default=3, ge=1, le=MAX_LIMIT, description="active streams per session"
+    )
+    enforce: bool = Field(
+        default=True,
+        description="0 refuses no start, but counts those that would have been refused: "
+        "[shadow mode](docs/operations.md#shadow-mode)",
+    )
+    stream_ttl_seconds: int = Field(
+        default=60,
+        ge=MIN_LEASE,
+        le=86_400,
+        description="the lease: how long a stream lives without a heartbeat",
+    )
+    stream_retention_seconds: int = Field(
+        default=300,
+        ge=0,
+        le=31_536_000,
+        description="how long, at least, an ended stream is remembered, so that its player gets a "
+        "410 with the reason: [data protection](docs/data-protection.md#for-how-long)",
+    )
+    stream_limit_header: _Header | None = Field(
+        default=None,
+        description="header in which a trusted gateway sends this viewer's own limit (a plan), "
+        f"1 to {MAX_LIMIT}",
+    )
+    gateway_tokens: _Tokens = Field(
+        default=(),
+        validation_alias="GATEWAY_TOKEN",
+        repr=False,
+        description="the gateway's token, which opens the viewers' API, sent as "
+        f"`Authorization: Bearer`; at least {MIN_SECRET} characters. To rotate it, set two, "
+        "separated by a comma",
+    )
+    operator_tokens: _Tokens = Field(
+        default=(),
+        validation_alias="OPERATOR_TOKEN",
+        repr=False,
+        description="the operators' token, which opens everything, sent as Bearer or as the "
+        f"password of Basic, which a browser asks for; at least {MIN_SECRET} characters. Two to "
+        "rotate it",
+    )
+    digest_key: _Key | None = Field(
+        default=None,
+        repr=False,
+        description=f"secret of at least {MIN_SECRET} characters, the same in all processes: the "
+        "key of the digests of session ids, idempotency keys and device ids. What changing it "
+        "does: [deployment](docs/deployment.md#the-digest-key)",
+    )
+    playback_keys: Annotated[tuple[_File, ...], BeforeValidator(_parts)] = Field(
+        default=(),
+        description="PEM files with private keys (P-256 or Ed25519) for playback tokens, separated "
+        "by commas: the first signs, the public keys of all are published. See "
+        "[enforcement](docs/enforcement.md)",
+    )
+    playback_audience: _Audience | None = Field(
+        default=None, description="`aud` of the playback tokens"
+    )
+    reuse_port: bool = Field(
+        default=False, description="whether several processes may listen on one port"
+    )
+    listener_dir: Path | None = Field(
+        default=None,
+        description="directory, closed to other users, through which several processes share one "
+        "listening socket, so that a reload loses no connection",
+    )
+    drain_seconds: int = Field(
+        default=0,
+        ge=0,
+        le=3600,
+        description="how long open connections are still served after a signal to stop; each "
+        "answer tells the client to close",
+    )
+    log_level: _LogLevel = Field(default="INFO", description="the least level that is logged")
+    prometheus_multiproc_dir: Annotated[str, AfterValidator(_writable)] | None = Field(
+        # Its library reads it for itself.
+        default=None,
+        description="directory in which several processes collect their metrics: "
+        "see [operations](docs/operations.md#metrics)",
+    )
+    node_channel_fd: int | None = Field(
+        default=None,
+        ge=3,
+        le=65_535,
+        description="set by pm2, which is told there that the service is ready",
+    )
+    notify_socket: str | None = Field(default=None, description="set by systemd, for the same")
+
+    @field_validator("operator_tokens")
+    @classmethod
+    def _of_operators_alone(cls, tokens: _Tokens, info: ValidationInfo) -> _Tokens:
+        if not set(tokens).isdisjoint(info.data.get("gateway_tokens", ())):
+            raise ValueError(
+                "must not be the same as GATEWAY_TOKEN: the gateway would be an operator"
+            )
+        return tokens
+
+    @classmethod
+    def settings_customise_sources(
+        cls, *_: Any, **sources: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take what is passed alone: `from_environment` says which environment is read."""
+        return (sources["init_settings"],)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -103,219 +312,68 @@ class Settings:
         Raises:
             SettingsError: Values are out of their range or form; a line for each variable.
         """
-        env = _Environment(environment)
-        settings = cls(
-            host=env.get("HOST", _DEFAULT.host),
-            port=_integer(env, "PORT", _DEFAULT.port, 0, 65_535),
-            mongo_url=_mongo_url(env, _DEFAULT.mongo_url),
-            mongo_db=_database(env, _DEFAULT.mongo_db),
-            stream_limit=_integer(env, "STREAM_LIMIT", _DEFAULT.stream_limit, 1, MAX_LIMIT),
-            enforce=_integer(env, "ENFORCE", 1, 0, 1) == 1,
-            stream_ttl_seconds=_integer(
-                env, "STREAM_TTL_SECONDS", _DEFAULT.stream_ttl_seconds, 1, 86_400
-            ),
-            stream_retention_seconds=_integer(
-                env, "STREAM_RETENTION_SECONDS", _DEFAULT.stream_retention_seconds, 0, 31_536_000
-            ),
-            stream_limit_header=_limit_header(env),
-            gateway_tokens=_tokens(env, "GATEWAY_TOKEN"),
-            operator_tokens=_operator_tokens(env),
-            digest_key=_digest_key(env),
-            playback_keys=_paths(env, "PLAYBACK_KEYS"),
-            playback_audience=_audience(env),
-            reuse_port=_integer(env, "REUSE_PORT", 0, 0, 1) == 1,
-            listener_dir=Path(env["LISTENER_DIR"]) if "LISTENER_DIR" in env else None,
-            drain_seconds=_integer(env, "DRAIN_SECONDS", _DEFAULT.drain_seconds, 0, 3600),
-            log_level=_log_level(env, _DEFAULT.log_level),
-            node_channel_fd=_node_channel(env),
-            notify_socket=env.get("NOTIFY_SOCKET"),
-        )
-        _metrics_directory(env, environment.get("PROMETHEUS_MULTIPROC_DIR"))
-        env.raise_for_all()
-        return settings
+        source = EnvSettingsSource(cls)
+        source.env_vars = {
+            name: value
+            for name, value in environment.items()
+            if value or name == "PROMETHEUS_MULTIPROC_DIR"
+        }
+        try:
+            return cls.model_validate(source())
+        except ValidationError as error:
+            lines = list(_lines(error))
+        # Outside, so that what pydantic holds of the values does not go along.
+        raise SettingsError("\n".join(lines))
 
     @property
     def database(self) -> str:
         """Where the streams are, to be shown: hosts and database, without user and password."""
-        return f"{_parts(self.mongo_url)[0]}/{self.mongo_db}"
+        return f"{_hosts(self.mongo_url)}/{self.mongo_db}"
 
 
-# A frozen dataclass with slots has member descriptors where its defaults were written, so the
-# defaults are read from an instance.
-_DEFAULT = Settings()
+_FIELDS = {str(field.validation_alias): field for field in Settings.model_fields.values()}
+
+VARIABLES = tuple(_FIELDS)
+"""The names of all environment variables of the service, but for OpenTelemetry's."""
 
 
-def _integer(env: _Environment, name: str, default: int, low: int, high: int) -> int:
-    text = env.get(name)
-    if text is None:
-        return default
-    if not re.fullmatch(r"[0-9]{1,9}", text) or not low <= int(text) <= high:
-        env.refuse(name, f"must be a whole number from {low} to {high}, not {text!r}")
-        return default
-    return int(text)
+def variables() -> Iterator[tuple[str, str, str]]:
+    """What `--help` and the README say of each variable.
 
-
-def _parts(url: str) -> tuple[str, str]:
-    """Hosts and path of a MongoDB URL, which may name several hosts."""
-    authority, _, path = url.partition("://")[2].partition("?")[0].partition("/")
-    return authority.rpartition("@")[2], unquote(path)
-
-
-def _mongo_url(env: _Environment, default: str) -> str:
-    url = env.get("MONGO_URL", default)
-    if "@" in _parts(url)[1]:
-        env.refuse("MONGO_URL", "must have / in the user name or the password as %2F, and @ as %40")
-        return default
-    # What the driver says of a bad URL may quote a password, so its message is not passed on,
-    # and a name that is not in the DNS yet is no fault of the URL: only the form is checked.
-    if url.startswith("mongodb+srv://"):
-        return url
-    try:
-        parse_uri(url, warn=False)
-    except OSError as error:
-        env.refuse("MONGO_URL", unusable_file(error))
-    except (PyMongoError, ValueError):
-        option = _option_at_fault(url)
-        if option is None:
-            why = (
-                "must look like "
-                "mongodb://[user:password@]host[:port][,host...][/database][?options]"
-            )
-        else:
-            why = f"has an option that cannot be used: {option}. Check its name and its value"
-        env.refuse("MONGO_URL", why)
-    return url
-
-
-def _option_at_fault(url: str) -> str | None:
-    """The name of the option that alone makes this URL unusable; None if it is not an option."""
-    base, _, options = url.partition("?")
-    # A password with a bare "?" would be taken for options.
-    if "@" in options or not _can_be_parsed(base):
-        return None
-    for option in re.split("[&;]", options):
-        name = option.partition("=")[0]
-        if _OPTION_NAME.fullmatch(name) and not _can_be_parsed(f"{base}?{option}"):
-            return name
-    return None
-
-
-def _can_be_parsed(url: str) -> bool:
-    try:
-        parse_uri(url, warn=False)
-    except (PyMongoError, ValueError, OSError):
-        return False
-    return True
-
-
-def unusable_file(error: OSError) -> str:
-    """What to say of a file that MONGO_URL names, for TLS, and that cannot be used."""
-    file = "a file" if error.filename is None else f"the file {error.filename}"
-    return f"names {file} that cannot be used: {error.strerror or type(error).__name__}"
-
-
-def _database(env: _Environment, default: str) -> str:
-    name = env.get("MONGO_DB")
-    if name is not None:
-        if not _DATABASE_NAME.fullmatch(name):
-            env.refuse("MONGO_DB", f"must be 1 to 63 of A-Z a-z 0-9 _ -, not {name!r}")
-        return name
-    # A collection may be named after a dot. The users are in "admin", and no streams.
-    name = _parts(env.get("MONGO_URL", ""))[1].partition(".")[0]
-    if name in ("", "admin"):
-        return default
-    if "@" not in name and not _DATABASE_NAME.fullmatch(name):
-        env.refuse("MONGO_URL", "must name a database of 1 to 63 of A-Z a-z 0-9 _ -, or none")
-    return name
-
-
-def _limit_header(env: _Environment) -> str | None:
-    name = env.get("STREAM_LIMIT_HEADER")
-    if name is not None and (
-        not _HEADER_NAME.fullmatch(name) or name.lower() in _NOT_A_LIMIT_HEADER
-    ):
-        env.refuse("STREAM_LIMIT_HEADER", f"must be the name of a header of its own, not {name!r}")
-    return name
-
-
-def _operator_tokens(env: _Environment) -> tuple[str, ...]:
-    tokens = _tokens(env, "OPERATOR_TOKEN")
-    if not set(tokens).isdisjoint(_tokens(env, "GATEWAY_TOKEN")):
-        env.refuse(
-            "OPERATOR_TOKEN",
-            "must not be the same as GATEWAY_TOKEN: the gateway would be an operator",
-        )
-    return tokens
-
-
-def _tokens(env: _Environment, name: str) -> tuple[str, ...]:
-    if name not in env:
-        return ()
-    tokens = tuple(token.strip() for token in env[name].split(","))
-    if not all(_BEARER_TOKEN.fullmatch(token) for token in tokens):
-        env.refuse(
+    Yields:
+        Its name; its default, empty if there is none; what it is for, in Markdown.
+    """
+    for name, default in zip(VARIABLES, dict(Settings()).values(), strict=True):
+        text, values = str(_FIELDS[name].description), _values(_FIELDS[name])
+        shown = int(default) if isinstance(default, bool) else default
+        yield (
             name,
-            "must be one bearer token (A-Z a-z 0-9 - . _ ~ + / and = at the end), "
-            "or several with commas between them while one is being rotated out",
+            "" if shown in (None, ()) else str(shown),
+            f"{text} ({values})" if values else text,
         )
-    return tokens
 
 
-def _digest_key(env: _Environment) -> str | None:
-    key = env.get("DIGEST_KEY")
-    if key is not None and len(key) < MIN_DIGEST_KEY:
-        env.refuse(
-            "DIGEST_KEY",
-            f"must have at least {MIN_DIGEST_KEY} characters; `openssl rand -base64 32` makes one",
-        )
-    return key
+def _values(field: FieldInfo) -> str:
+    """The values that a field takes, if they are few, or numbers within bounds; else empty."""
+    limits = {type(bound): bound for bound in field.metadata}
+    if Ge in limits and Le in limits:
+        return f"{limits[Ge].ge} to {limits[Le].le}"
+    if field.annotation is bool:
+        return "0 or 1"
+    *others, last = [one for one in get_args(field.annotation) if isinstance(one, str)] or [""]
+    return f"{', '.join(others)} or {last}" if others else last
 
 
-def _paths(env: _Environment, name: str) -> tuple[Path, ...]:
-    if name not in env:
-        return ()
-    paths = [path.strip() for path in env[name].split(",")]
-    if not all(paths):
-        env.refuse(name, "must be paths of files with one comma between two of them")
-    return tuple(Path(path) for path in paths)
-
-
-def _audience(env: _Environment) -> str | None:
-    audience = env.get("PLAYBACK_AUDIENCE")
-    if audience is not None and not _AUDIENCE.fullmatch(audience):
-        env.refuse(
-            "PLAYBACK_AUDIENCE",
-            f"must be 1 to 200 printable ASCII characters without blanks, not {audience!r}",
-        )
-    return audience
-
-
-def _node_channel(env: _Environment) -> int | None:
-    # Set by pm2, and by any Node program that starts this one with a channel.
-    return _integer(env, "NODE_CHANNEL_FD", 0, 3, 65_535) if "NODE_CHANNEL_FD" in env else None
-
-
-def _metrics_directory(env: _Environment, directory: str | None) -> None:
-    """Check what prometheus_client reads for itself, to which an empty value is a path too."""
-    if directory is None:
-        return
-    exists = Path(directory).is_dir()
-    if directory == "":
-        why = "must not be empty: unset it, or set it to an empty directory"
-    elif exists and os.access(directory, os.W_OK | os.X_OK):
-        return
-    elif exists:
-        why = f"must be a directory that the service may write to, not {directory}"
-    else:
-        why = f"must be an existing directory, not {directory}. Make it with mkdir -p, or unset it"
-    env.refuse("PROMETHEUS_MULTIPROC_DIR", why)
-
-
-def _log_level(env: _Environment, default: str) -> str:
-    level = env.get("LOG_LEVEL", default).upper()
-    if level not in LOG_LEVELS:
-        env.refuse("LOG_LEVEL", f"must be one of {', '.join(LOG_LEVELS)}, not {level!r}")
-    return level
+def _lines(error: ValidationError) -> Iterator[str]:
+    """A line for each variable that cannot be used, in the order of their declaration."""
+    wrong: dict[str, ErrorDetails] = {}
+    for one in error.errors(include_url=False):
+        # While MONGO_URL is wrong, MONGO_DB has no default, which is no fault of its own.
+        if one["type"] != "default_factory_not_called":
+            wrong.setdefault(str(one["loc"][0]), one)
+    for name, one in wrong.items():
+        said = one.get("ctx", {}).get("error") or f"must be {_values(_FIELDS[name])}"
+        yield f"{name} {said}, not {one['input']!r}" if _FIELDS[name].repr else f"{name} {said}"
 
 
 def near_misses(environment: Mapping[str, str]) -> list[str]:

@@ -29,7 +29,7 @@ _STANDARD = frozenset({"type", "title", "status", "detail"})
 def docs_routes(settings: Settings) -> list[web.RouteDef]:
     """The API page, and a page for each guide."""
     page = cache(partial(_docs, settings))
-    guide_page = cache(partial(_guide, settings=settings))
+    guide_page = cache(_guide)
 
     async def docs(_: web.Request) -> web.Response:
         return html_page(page())

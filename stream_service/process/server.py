@@ -7,7 +7,6 @@ import gc
 import logging
 import signal
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from errno import EADDRINUSE, EADDRNOTAVAIL
 from ipaddress import ip_address
 from socket import (
@@ -94,7 +93,7 @@ async def serve(settings: Settings, *, embedded_in: Path | None = None) -> int:
             database = await _unless_stopped(stack, embedded_in, stopped)
             if database is None:
                 return 0
-            settings = replace(settings, mongo_url=database.url)
+            settings = settings.model_copy(update={"mongo_url": database.url})
             database.exited.add_done_callback(lambda _: stopped.set())
         url = await _listen(stack, settings, hurry, embedded=embedded_in is not None)
         about = {
@@ -106,11 +105,9 @@ async def serve(settings: Settings, *, embedded_in: Path | None = None) -> int:
         }
         log.info("serving", extra={"url": url} | about)
         if embedded_in is not None:
-            text = _TRY_IT
             limit = settings.stream_limit
-            print(  # noqa: T201
-                text.format(url=url, directory=embedded_in, limit=limit, more=limit + 1), flush=True
-            )
+            text = _TRY_IT.format(url=url, directory=embedded_in, limit=limit, more=limit + 1)
+            print(text, flush=True)  # noqa: T201
         await stopped.wait()
         if database is not None and database.exited.done():
             log.critical("embedded database ended", extra={"status": database.exited.result()})

@@ -83,8 +83,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="session")
 def hasty_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service with a lease of 3 seconds."""
-    with serving(tmp_path_factory.mktemp("hasty"), STREAM_TTL_SECONDS="3") as service:
+    """A service with a lease of 5 seconds."""
+    with serving(tmp_path_factory.mktemp("hasty"), STREAM_TTL_SECONDS="5") as service:
         yield service
 
 

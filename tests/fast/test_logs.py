@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SESSION = "s3cret-session"
 KEY = "s3cret-key"
-TOKEN = "s3cret-token"
+TOKEN = "s3cret-token-0123"
 FAILING = """
 import sys
 from stream_service import __main__

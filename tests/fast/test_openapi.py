@@ -7,7 +7,7 @@ import asyncio
 import itertools
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -49,11 +49,11 @@ if TYPE_CHECKING:
     Client = TestClient[web.Request, web.Application]
 
 SESSION = {"Session-Id": "viewer"}
-BEARER = {"Authorization": "Bearer an-operator"}
+BEARER = {"Authorization": "Bearer token-of-an-operator"}
 PLAIN = Settings()
 FULL = Settings(
-    gateway_tokens=("a-gateway",),
-    operator_tokens=("an-operator",),
+    gateway_tokens=("token-of-a-gateway",),
+    operator_tokens=("token-of-an-operator",),
     stream_limit_header="X-Stream-Limit",
     playback_keys=(Path("made-when-it-is-served.pem"),),
 )
@@ -265,7 +265,8 @@ async def serve(
     async def make(settings: Settings, *, bug: bool = False, away: bool = False) -> Service:
         store: Any = AwayStore() if away else double_store
         if settings.playback_keys:
-            settings = replace(settings, playback_keys=(write_key(tmp_path / "key.pem"),))
+            key = write_key(tmp_path / "key.pem")
+            settings = settings.model_copy(update={"playback_keys": (key,)})
         app = create_app(settings, store=store)
         if bug:
             app.middlewares.append(cast("Middleware", _bug))
@@ -631,12 +632,12 @@ async def test_the_document_is_served_and_names_the_version(
 
 
 def test_the_limit_header_is_documented_by_the_name_that_it_is_given() -> None:
-    document = openapi_document(replace(FULL, stream_limit_header="X-Plan"))
+    document = openapi_document(FULL.model_copy(update={"stream_limit_header": "X-Plan"}))
     assert document["components"]["parameters"]["Limit"]["name"] == "X-Plan"
 
 
-@pytest.mark.parametrize("gateways", [(), ("a-gateway",)])
-@pytest.mark.parametrize("operators", [(), ("an-operator",)])
+@pytest.mark.parametrize("gateways", [(), ("token-of-a-gateway",)])
+@pytest.mark.parametrize("operators", [(), ("token-of-an-operator",)])
 async def test_the_description_tells_which_token_opens_what(
     serve: Callable[..., Awaitable[Service]],
     gateways: tuple[str, ...],

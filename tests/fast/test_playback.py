@@ -178,8 +178,8 @@ async def test_the_published_keys_are_public_stable_and_may_be_kept(
     paths = tuple(write_key(tmp_path / kind, kind) for kind in KINDS)
     settings: dict[str, Any] = {
         "playback_keys": paths,
-        "gateway_tokens": ("t",),
-        "operator_tokens": ("o",),
+        "gateway_tokens": ("t" * 16,),
+        "operator_tokens": ("o" * 16,),
     }
     api = await open_api(aiohttp_client, double_store, **settings)
     published = await _published(api)
@@ -734,16 +734,16 @@ async def test_the_check_needs_a_token_of_the_viewers_api_and_the_keys_need_none
         aiohttp_client,
         double_store,
         playback_keys=(any_key,),
-        gateway_tokens=("gate",),
-        operator_tokens=("op",),
+        gateway_tokens=("g" * 16,),
+        operator_tokens=("o" * 16,),
     )
-    as_gateway = {"Authorization": "Bearer gate"}
+    as_gateway = {"Authorization": f"Bearer {'g' * 16}"}
     started = await api.ask("POST", "/streams", headers=as_gateway)
     token = started.body["playback_token"]
     unauthorized = await _check(api, token)
     assert unauthorized.status == 401
     assert unauthorized.body["type"].endswith(":unauthorized")
-    for bearer in ("gate", "op"):
+    for bearer in ("g" * 16, "o" * 16):
         headers = {"Authorization": f"Bearer {bearer}"}
         assert (await _check(api, token, headers=headers)).status == 204
     assert (await _published(api))["keys"]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from stream_service.store import MongoStore
 
-LEASE_SECONDS = 3
+LEASE_SECONDS = 5
 
 
 @pytest.fixture
