@@ -199,7 +199,7 @@ class Settings(BaseSettings):
         "unless it is `admin`",
     )
     stream_limit: int = Field(
-        default=3, ge=1, le=MAX_LIMIT, description="active streams per session"
+        default=3, ge=1, le=MAX_LIMIT, description="active streams per account"
     )
     enforce: bool = Field(
         default=True,
@@ -216,42 +216,38 @@ class Settings(BaseSettings):
         default=300,
         ge=0,
         le=31_536_000,
-        description="how long, at least, an ended stream is remembered, so that its player gets a "
-        "410 with the reason: [data protection](docs/data-protection.md#for-how-long)",
+        description="how long, at least, an ended stream is "
+        "[remembered](docs/data-protection.md#for-how-long), so that its player hears why",
     )
     stream_limit_header: _Header | None = Field(
         default=None,
-        description="header in which a trusted gateway sends this viewer's own limit (a plan), "
+        description="header in which the gateway sends this account's own limit (a plan), "
         f"1 to {MAX_LIMIT}",
     )
     gateway_tokens: _Tokens = Field(
         default=(),
         validation_alias="GATEWAY_TOKEN",
         repr=False,
-        description="the gateway's token, which opens the viewers' API, sent as "
-        f"`Authorization: Bearer`; at least {MIN_SECRET} characters. To rotate it, set two, "
-        "separated by a comma",
+        description="opens the viewers' API, sent as `Authorization: Bearer`; at least "
+        f"{MIN_SECRET} characters. Two, separated by a comma, to rotate it",
     )
     operator_tokens: _Tokens = Field(
         default=(),
         validation_alias="OPERATOR_TOKEN",
         repr=False,
-        description="the operators' token, which opens everything, sent as Bearer or as the "
-        f"password of Basic, which a browser asks for; at least {MIN_SECRET} characters. Two to "
-        "rotate it",
+        description="opens everything, sent as Bearer or as the password that a browser asks for; "
+        f"at least {MIN_SECRET} characters. Two to rotate it",
     )
     digest_key: _Key | None = Field(
         default=None,
         repr=False,
-        description=f"secret of at least {MIN_SECRET} characters, the same in all processes: the "
-        "key of the digests of session ids, idempotency keys and device ids. What changing it "
-        "does: [deployment](docs/deployment.md#the-digest-key)",
+        description="[key of all digests](docs/deployment.md#the-digest-key): a secret of at least "
+        f"{MIN_SECRET} characters, the same in all processes",
     )
     playback_keys: Annotated[tuple[_File, ...], BeforeValidator(_parts)] = Field(
         default=(),
-        description="PEM files with private keys (P-256 or Ed25519) for playback tokens, separated "
-        "by commas: the first signs, the public keys of all are published. See "
-        "[enforcement](docs/enforcement.md)",
+        description="PEM files with private keys for [playback tokens](docs/enforcement.md), "
+        "separated by commas: the first signs",
     )
     playback_audience: _Audience | None = Field(
         default=None, description="`aud` of the playback tokens"

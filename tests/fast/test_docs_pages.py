@@ -129,9 +129,9 @@ async def test_the_quick_start_names_the_token_where_there_is_one(
     aiohttp_client: AiohttpClient, double_store: MongoStore, client: Client
 ) -> None:
     assert "$TOKEN" not in await (await client.get("/docs")).text()
-    settings = Settings(gateway_tokens=("t",), stream_limit=7)
+    settings = Settings(gateway_tokens=("t" * 16,), stream_limit=7)
     guarded = await aiohttp_client(create_app(settings, store=double_store))
-    response = await guarded.get("/docs", headers={"Authorization": "Bearer t"})
+    response = await guarded.get("/docs", headers={"Authorization": f"Bearer {'t' * 16}"})
     page = await response.text()
     assert page.count('-H "Authorization: Bearer $TOKEN"') == page.count("$ACCOUNT")
     assert "seq 7" in page
