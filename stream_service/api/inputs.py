@@ -135,7 +135,10 @@ def stream_of(request: web.Request) -> Place:
         StreamNotFoundError: It is neither.
     """
     text = request.match_info["stream_id"]
-    return _leased(request, text) or account_stream_of(request)
+    place = _leased(request, text)
+    if place is None and not is_stream_id(text):
+        raise StreamNotFoundError  # A lease id that is not ours, say: no login would help.
+    return place or account_stream_of(request)
 
 
 def account_stream_of(request: web.Request) -> Place:

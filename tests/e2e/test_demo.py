@@ -214,7 +214,8 @@ def test_a_fourth_viewer_cannot_live_on_the_streams_that_its_refusal_tells(
     # It may look at each, and that is all.
     assert tried["beats"] == [404, 200] * 3
     assert "playback_token" not in tried["said"]
-    assert "lease_id" not in tried["said"]
+    assert "started_at" in tried["said"]
+    assert re.search(r"[0-9]-[A-Za-z0-9_-]{56}", tried["said"]) is None
     assert tried["film"] == 401
     for tab in tabs[:3]:
         plays_on(tab)
