@@ -88,9 +88,10 @@ def test_the_deployed_service_keeps_the_promises_of_the_api(server: Server) -> N
     assert status == 201
     assert started is not None
     stream = f"/streams/{started['stream_id']}"
-    assert ask(port, "POST", f"{stream}/heartbeat", "walk-2")[0] == 200
+    beat = f"/streams/{started['lease_id']}/heartbeat"
+    assert ask(port, "POST", beat, "walk-2")[0] == 200
     assert ask(port, "DELETE", stream, "walk-2")[0] == 204
-    assert ask(port, "POST", f"{stream}/heartbeat", "walk-2")[0] == 410
+    assert ask(port, "POST", beat, "walk-2")[0] == 410
 
 
 def test_the_log_is_one_file_of_json_lines(server: Server) -> None:
