@@ -24,7 +24,7 @@ from stream_service.settings import SettingsError, unusable_file
 from stream_service.streams import StoreConflictError, StoreUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from motor.motor_asyncio import AsyncIOMotorCollection
 
@@ -215,8 +215,8 @@ class Connection:
         said = ""
         while not self._prepared:
             try:
-                with translated_errors(), timeout(INDEX_TIMEOUT.total_seconds()):
-                    await self.streams.create_indexes(_INDEXES)
+                with translated_errors():
+                    await self._make_indexes()
                 self._prepared = True
                 if self._goes_ahead:
                     log.info("indexes are there")
@@ -228,6 +228,21 @@ class Connection:
                         extra={"error": said, **({"hint": error.hint} if error.hint else {})},
                     )
                 await asyncio.sleep(_INDEX_RETRY_SECONDS)
+
+    async def _make_indexes(self) -> None:
+        # Those that are there are used though no majority can vouch for them at the moment.
+        there = (await self.streams.index_information()).values()
+        missing = [index for index in _INDEXES if not any(_is(index, one) for one in there)]
+        if missing:
+            with timeout(INDEX_TIMEOUT.total_seconds()):
+                await self.streams.create_indexes(missing)
+
+
+def _is(wanted: IndexModel, there: Mapping[str, Any]) -> bool:
+    asked = wanted.document
+    return list(asked["key"].items()) == [tuple(part) for part in there["key"]] and all(
+        asked.get(option) == there.get(option) for option in ("unique", "expireAfterSeconds")
+    )
 
 
 @contextmanager

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from stream_service.settings import Settings
 
 _FILE = Path(__file__).with_name("openapi.yaml")
+_LIMIT = {"$ref": "#/components/parameters/Limit"}
 
 
 def openapi_document(settings: Settings) -> dict[str, Any]:
@@ -26,6 +27,13 @@ def openapi_document(settings: Settings) -> dict[str, Any]:
     document["info"]["version"] = __version__
     if settings.stream_limit_header:
         document["components"]["parameters"]["Limit"]["name"] = settings.stream_limit_header
+    else:
+        # Without the setting there is no such header, and what is sent as one is not looked at.
+        del document["components"]["parameters"]["Limit"]
+        for operations in document["paths"].values():
+            for operation in operations.values():
+                if _LIMIT in operation.get("parameters", ()):
+                    operation["parameters"].remove(_LIMIT)
     return document
 
 

@@ -21,6 +21,7 @@ PAGE = Path(__file__).parent.parent.parent / "docs" / "databases.md"
 NEEDS = {
     "hello": set[str](),
     "ping": set[str](),
+    "listIndexes": {"listIndexes"},
     "createIndexes": {"createIndex"},
     "find": {"find"},
     "aggregate": {"find"},

@@ -559,12 +559,12 @@ async def test_the_indexes_are_made_by_the_first_verb_at_once_and_never_again(
     await store.prepare()
     await put(store, streaming())
     names = [name for name, _ in commands.sent]
-    assert names == ["hello", "createIndexes", "find", "update"]
+    assert names == ["hello", "listIndexes", "createIndexes", "find", "update"]
     assert names_of(mongo, database) == OWN
     commands.sent.clear()
 
     await connect().read(["s"])
-    assert [name for name, _ in commands.sent] == ["hello", "createIndexes", "find"]
+    assert [name for name, _ in commands.sent] == ["hello", "listIndexes", "find"]
 
 
 async def test_a_heartbeat_moves_an_index_only_when_it_crosses_a_step(

@@ -145,17 +145,19 @@ def test_the_api_keeps_to_its_own_description(
     database: Database, serve: Serve, tmp_path: Path
 ) -> None:
     key = str(write_key(tmp_path / "key.pem"))
-    with serve(database.url, GATEWAY_TOKEN="", PLAYBACK_KEYS=key) as service:
-        _asked_all_that_is_described(service, tmp_path)
+    operator = new_secret()
+    with serve(database.url, OPERATOR_TOKEN=operator, PLAYBACK_KEYS=key) as service:
+        _asked_all_that_is_described(service, operator, tmp_path)
 
 
-def _asked_all_that_is_described(service: Service, tmp_path: Path) -> None:
+def _asked_all_that_is_described(service: Service, operator: str, tmp_path: Path) -> None:
     run = subprocess.run(
         [
             Path(sys.executable).with_name("schemathesis"),
             *("--config-file", Path(__file__).with_name("schemathesis.toml")),
             *("run", f"{service.url}/openapi.json", "--checks", "all", "--max-examples", "25"),
             *("--header", f"Session-Id: {new_secret()}", "--seed", "1"),
+            *("--header", f"Authorization: Bearer {operator}"),
         ],
         cwd=tmp_path,
         capture_output=True,
