@@ -307,10 +307,13 @@ def test_support_sees_and_ends_the_streams_of_one_account(
     with processes.Service(
         *arguments, LOG_LEVEL="INFO", OPERATOR_TOKEN=TOKEN, STREAM_TTL_SECONDS="600"
     ) as service:
+        leases = {}
         for device in ("Living-room TV", "Phone", "Tablet"):
             body = json.dumps({"device": device, "content": "Evening news"})
             headers = {**viewer, "Content-Type": "application/json"}
-            assert service.ask("POST", "/streams", headers, body)[0] == 201
+            status, started = service.ask("POST", "/streams", headers, body)
+            assert status == 201
+            leases[started["stream_id"]] = started["lease_id"]
         operator = {"username": "anybody", "password": TOKEN}
         page = visit.open(f"{service.url}/console", http_credentials=operator, viewport=DESK)
         page.get_by_role("tab", name="Support").click()
@@ -325,7 +328,7 @@ def test_support_sees_and_ends_the_streams_of_one_account(
             # Another second than that of the start.
             while time.time() - _seconds(stream["started_at"]) < 1.2:
                 time.sleep(0.1)
-            service.ask("POST", f"/streams/{stream['stream_id']}/heartbeat", viewer)
+            service.ask("POST", f"/streams/{leases[stream['stream_id']]}/heartbeat", viewer)
         page.get_by_role("button", name="Look up").click()
         expect(streams.nth(1)).to_contain_text(
             re.compile(r"Last heartbeat\s*\d\d:\d\d:\d\d \(\d s ago\)")

@@ -11,6 +11,7 @@ export class Slots {
   #limit = 3;
   #lease = 60;
   #unanswered = null; // the start of which it is unknown whether it was made, and its key
+  #leases = new Map(); // lease id by stream id, of what was started here
   #keeping = new Map(); // stream id to the time of its next heartbeat
 
   constructor() {
@@ -66,6 +67,7 @@ export class Slots {
     );
     this.#unanswered = status === 0 || status >= 500 ? { asked, key } : null;
     if (ok) {
+      this.#leases.set(answer.stream_id, answer.lease_id);
       this.#streams.set(slotOf(answer), answer);
       this.#limit = answer.limit;
       this.#render();
@@ -77,9 +79,9 @@ export class Slots {
   }
 
   async #beat(stream, automatic = false) {
-    const { ok, answer, took } = await ask(this.#session, "POST", `streams/${stream.stream_id}/heartbeat`);
+    const { ok, answer, took } = await ask(this.#session, "POST", `streams/${this.#leases.get(stream.stream_id)}/heartbeat`);
     if (ok) {
-      this.#streams.set(slotOf(stream), answer);
+      this.#streams.set(slotOf(stream), { ...stream, ...answer });
       if (this.#keeping.has(stream.stream_id)) {
         this.#keeping.set(stream.stream_id, Date.now() + answer.heartbeat_in * 1000);
       }
@@ -149,6 +151,8 @@ export class Slots {
     bar.setAttribute("aria-label", `Lease of ${name} in slot ${slot}`);
     const keep = element("label", { className: "keep" });
     const box = element("input", { type: "checkbox", checked: this.#keeping.has(stream.stream_id) });
+    // Only who started a stream has its lease id.
+    box.disabled = !this.#leases.has(stream.stream_id);
     box.addEventListener("change", () => {
       if (box.checked) this.#keeping.set(stream.stream_id, 0);
       else this.#keeping.delete(stream.stream_id);
@@ -162,6 +166,7 @@ export class Slots {
     ]) {
       const button = element("button", { type: "button", textContent: text });
       button.setAttribute("aria-label", `${text} ${name} in slot ${slot}`);
+      button.disabled = text === "Heartbeat" && box.disabled;
       button.addEventListener("click", act);
       buttons.append(button);
     }
