@@ -43,8 +43,6 @@ class Family:
     vague: int = 0
     vague_ever: int = 0
     unanswered_keys: list[str] = field(default_factory=list)
-    leases: dict[str, str] = field(default_factory=dict)
-    """The lease id of each stream that was started, by its stream_id."""
 
     def one_more(self) -> list[int]:
         self.possible += 1
@@ -74,6 +72,8 @@ class Viewers:
         self.tally = tally
         self.may_lose = False
         self.last_good = 0.0
+        self._leases: dict[str, str] = {}
+        """The lease id of each stream that was started, by its stream_id."""
         self._token = token
         self._good = asyncio.Event()
 
@@ -113,6 +113,8 @@ class Viewers:
             if not self.may_lose:
                 self.tally.violations.append(f"{method}: connection lost ({error!r})")
             return None
+        if answer.status in (200, 201) and "lease_id" in answer.body:
+            self._leases[answer.body["stream_id"]] = answer.body["lease_id"]
         self._hold_to_promises(method, answer)
         return answer
 
@@ -173,7 +175,6 @@ class Viewers:
         self, family: Family, answer: Answer, replace: str | None, *, is_sure: bool
     ) -> None:
         stream_id = answer.body["stream_id"]
-        family.leases[stream_id] = answer.body["lease_id"]
         if answer.status == 200:
             family.possible -= 1  # The unanswered try was counted.
         family.counted.add(stream_id)
@@ -194,7 +195,7 @@ class Viewers:
 
     async def beat(self, family: Family, stream_id: str) -> Answer | None:
         """Beat for a stream; one that must be active has to answer."""
-        path = f"/streams/{family.leases[stream_id]}/heartbeat"
+        path = f"/streams/{self._leases[stream_id]}/heartbeat"
         answer = await self.ask("POST", path, family.session)
         if answer is not None and answer.status not in (200, 503) and stream_id in family.sure:
             self.tally.violations.append(f"a heartbeat of an active stream got {answer.status}")
@@ -205,7 +206,7 @@ class Viewers:
         """Stop a stream, and keep account."""
         family.sure.discard(stream_id)
         # By either id: both end it.
-        known = random.choice([stream_id, family.leases[stream_id]])
+        known = random.choice([stream_id, self._leases[stream_id]])
         answer = await self.ask("DELETE", f"/streams/{known}", family.session)
         if answer is not None and answer.status == 204 and stream_id in family.counted:
             family.counted.discard(stream_id)
