@@ -17,7 +17,7 @@ from aiohttp import web
 from pymongo.errors import BulkWriteError
 
 from stream_service import __main__, connection, documents, store
-from stream_service.api import handlers, playback
+from stream_service.api import handlers, inputs, playback
 from stream_service.group_commit import GroupCommit
 from stream_service.process import server
 from stream_service.process.http_server import Connection, HttpServer
@@ -31,12 +31,14 @@ if TYPE_CHECKING:
 
 # What these modules import is theirs alone, by mypy.
 _handlers: Any = handlers
+_inputs: Any = inputs
 _playback: Any = playback
 _server: Any = server
 _connection: Any = connection
 _store: Any = store
 _operation = store.MongoStore._operation  # noqa: SLF001 - the claim itself
-_session_of = _handlers.session_of
+_session_of = _inputs.session_of
+_lease_of = _inputs.lease_of
 _token_of = _playback._token_of  # noqa: SLF001
 _group_init = GroupCommit.__init__
 _group: dict[str, Any] = _group_init.__kwdefaults__ or {}
@@ -82,6 +84,11 @@ def _reads_on(self: HttpServer, application: web.Server, **options: Any) -> None
 def _tells_the_session(request: Any) -> Any:
     logging.getLogger("tells").info("from %s", request.headers.get("Session-Id"))
     return _session_of(request)
+
+
+def _tells_the_lease(request: Any) -> Any:
+    logging.getLogger("tells").info("for %s", request.path)
+    return _lease_of(request)
 
 
 def _tells_the_token(request: Any) -> Any:
@@ -133,7 +140,8 @@ def change(what: str) -> None:  # noqa: C901, PLR0912 - a table
             Connection.finish_response = web.RequestHandler.finish_response  # type: ignore[method-assign]
             HttpServer.__init__ = _reads_on  # type: ignore[method-assign]
         case "tells":
-            _handlers.session_of = _tells_the_session
+            _inputs.session_of = _tells_the_session
+            _handlers.lease_of = _tells_the_lease
             _playback._token_of = _tells_the_token  # noqa: SLF001
         case _:
             raise ValueError(what)
