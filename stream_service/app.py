@@ -121,7 +121,7 @@ def create_app(
 def _playback_tokens(settings: Settings, clock: Clock) -> PlaybackTokens | None:
     if not settings.playback_keys:
         return None
-    # Here and not above: without keys, nobody pays for the cryptography.
+    # Here and not above: without keys, what signs tokens is not loaded.
     from stream_service.api.playback_tokens import PlaybackTokens  # noqa: PLC0415
 
     return PlaybackTokens.load(settings.playback_keys, settings.playback_audience, clock)

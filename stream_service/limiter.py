@@ -54,8 +54,8 @@ JITTER = 0.1
 LABEL_BYTES = 16 * 1024 * 1024
 """How much memory a process spends on the labels that playback tokens name."""
 
-_LABEL_OVERHEAD_BYTES = 440
-"""What a label in memory costs beside its text: key, strings and entry, as measured."""
+_LABEL_OVERHEAD_BYTES = 510
+"""What a label in memory costs beside its text: key, strings and entry, by `tracemalloc`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,11 +23,11 @@ from stream_service.api.lease_ids import LEASE_IDS
 from stream_service.api.playback import playback_token
 from stream_service.api.problems import limit_reached
 from stream_service.api.representation import (
+    RenewedAnswer,
     StartedAnswer,
     describe,
     describe_all,
     json_response,
-    renewed_answer,
     timestamp,
 )
 from stream_service.streams import LimitReachedError, StoreUnavailableError
@@ -79,8 +79,14 @@ async def heartbeat(request: web.Request) -> web.Response:
     """`POST /streams/{lease_id}/heartbeat`: renew the lease."""
     limiter = request.app[LIMITER]
     renewed = await limiter.heartbeat(lease_of(request))
-    token = playback_token(request, renewed)
-    return json_response(renewed_answer(renewed, limiter.heartbeat_in(), token))
+    return json_response(
+        RenewedAnswer(
+            renewed.stream_id,
+            timestamp(renewed.expires_at),
+            limiter.heartbeat_in(),
+            playback_token(request, renewed),
+        )
+    )
 
 
 async def stop(request: web.Request) -> web.Response:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 import re
+from functools import partial
 from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -169,7 +169,8 @@ async def start_of(request: web.Request) -> StartRequest:
     key = _single(request, KEY_HEADER, MAX_KEY_LENGTH)
     body = await _start_body_of(request)
     digests = request.app[DIGESTS]
-    start = Start(
+    start = partial(
+        Start,
         session,
         limit,
         enforced=request.app[SETTINGS].enforce,
@@ -179,12 +180,11 @@ async def start_of(request: web.Request) -> StartRequest:
         replace=body.choices,
     )
     if key is None:
-        return StartRequest(start)
+        return StartRequest(start())
     salt, digest = token_urlsafe(SECRET_BYTES), digests(key, session)
     # However the body is written: a retry may order and space its JSON in another way.
-    said = encode([body.device, body.content, body.device_id, start.replace]).decode()
-    keyed = dataclasses.replace(
-        start,
+    said = encode([body.device, body.content, body.device_id, body.choices]).decode()
+    keyed = start(
         idempotency_key=digest,
         fingerprint=digests(said, digest),
         salt=salt,

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
 
-    from stream_service.limiter import Renewed
     from stream_service.streams import Stream
 
 encode = Encoder().encode
@@ -69,13 +68,6 @@ def describe(stream: Stream) -> StreamAnswer:
 def describe_all(streams: Iterable[Stream]) -> list[StreamAnswer]:
     """What clients see of several."""
     return [describe(stream) for stream in streams]
-
-
-def renewed_answer(
-    renewed: Renewed, heartbeat_in: float, token: str | UnsetType = UNSET
-) -> RenewedAnswer:
-    """What a heartbeat answers."""
-    return RenewedAnswer(renewed.stream_id, timestamp(renewed.expires_at), heartbeat_in, token)
 
 
 def json_response(

@@ -239,3 +239,23 @@ async def test_a_heartbeat_waits_for_one_machine_and_whatever_gives_or_ends_a_st
     await limiter.heartbeat(other.place)
 
     assert commands.sent[0][1]["writeConcern"] == {"w": 1, "j": False}
+
+
+async def test_what_is_remembered_of_labels_is_bounded_in_bytes(
+    commands: Commands, limiter: Limiter, store: MongoStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream_service.limiter.LABEL_BYTES", 1500)
+    remembering = Limiter(store, lease=timedelta(seconds=60), with_labels=True)
+    long, short = [
+        (await limiter.start(Start(SESSION, LIMIT, content=content))).stream
+        for content in ("\U0001f4fa" * 200, "film")
+    ]
+    for stream, label in ((long, "\U0001f4fa" * 200), (short, "film")):
+        assert (await remembering.heartbeat(stream.place)).content == label
+    commands.sent.clear()
+
+    # The long one takes 1,310 bytes: it had to go for the other, and is read again.
+    await remembering.heartbeat(short.place)
+    assert names_of(commands, SESSION) == ["update"]
+    await remembering.heartbeat(long.place)
+    assert names_of(commands, SESSION) == ["update", "find"]

@@ -229,7 +229,7 @@ async def test_without_keys_there_is_nothing_of_it(
         assert (await api.ask("GET", path)).status == 404
 
 
-def test_without_keys_not_even_the_libraries_are_loaded() -> None:
+def test_without_keys_not_even_what_signs_them_is_loaded() -> None:
     program = (
         "import sys; from stream_service import __main__; "
         "from stream_service.app import create_app; from stream_service.settings import Settings; "
