@@ -19,6 +19,7 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
+from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -70,6 +71,20 @@ def _matching(pattern: str, must: str) -> AfterValidator:
 def _parts(value: Any) -> Any:
     """The parts of a text between its commas."""
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+def _digits(value: Any) -> Any:
+    # Pydantic would take blanks, points, underscores and the digits of other scripts.
+    if isinstance(value, str) and not re.fullmatch(r"[0-9]{1,9}", value):
+        raise PydanticCustomError("digits", "no whole number")
+    return value
+
+
+def _switch(value: Any) -> Any:
+    # Pydantic would take a dozen words: of one that was misread, the limit would be off.
+    if isinstance(value, str) and value not in ("0", "1"):
+        raise PydanticCustomError("switch", "neither 0 nor 1")
+    return value
 
 
 def _capitals(value: Any) -> Any:
@@ -129,6 +144,8 @@ def unusable_file(error: OSError) -> str:
     return f"names {file} that cannot be used: {error.strerror or type(error).__name__}"
 
 
+_Number = Annotated[int, BeforeValidator(_digits)]
+_Switch = Annotated[bool, BeforeValidator(_switch)]
 _Token = Annotated[
     str,
     _matching(
@@ -185,7 +202,7 @@ class Settings(BaseSettings):
     )
 
     host: str = Field(default="127.0.0.1", description="address to listen on")
-    port: int = Field(
+    port: _Number = Field(
         default=3001, ge=0, le=65_535, description="port to listen on; 0 takes a free one"
     )
     mongo_url: Annotated[str, AfterValidator(_usable_url)] = Field(
@@ -198,21 +215,21 @@ class Settings(BaseSettings):
         description="name of the database. If unset, the one that `MONGO_URL` names is used, "
         "unless it is `admin`",
     )
-    stream_limit: int = Field(
+    stream_limit: _Number = Field(
         default=3, ge=1, le=MAX_LIMIT, description="active streams per account"
     )
-    enforce: bool = Field(
+    enforce: _Switch = Field(
         default=True,
         description="0 refuses no start, but counts those that would have been refused: "
         "[shadow mode](docs/operations.md#shadow-mode)",
     )
-    stream_ttl_seconds: int = Field(
+    stream_ttl_seconds: _Number = Field(
         default=60,
         ge=MIN_LEASE,
         le=86_400,
         description="the lease: how long a stream lives without a heartbeat",
     )
-    stream_retention_seconds: int = Field(
+    stream_retention_seconds: _Number = Field(
         default=300,
         ge=0,
         le=31_536_000,
@@ -252,7 +269,7 @@ class Settings(BaseSettings):
     playback_audience: _Audience | None = Field(
         default=None, description="`aud` of the playback tokens"
     )
-    reuse_port: bool = Field(
+    reuse_port: _Switch = Field(
         default=False, description="whether several processes may listen on one port"
     )
     listener_dir: Path | None = Field(
@@ -260,7 +277,7 @@ class Settings(BaseSettings):
         description="directory, closed to other users, through which several processes share one "
         "listening socket, so that a reload loses no connection",
     )
-    drain_seconds: int = Field(
+    drain_seconds: _Number = Field(
         default=0,
         ge=0,
         le=3600,
@@ -274,7 +291,7 @@ class Settings(BaseSettings):
         description="directory in which several processes collect their metrics: "
         "see [operations](docs/operations.md#metrics)",
     )
-    node_channel_fd: int | None = Field(
+    node_channel_fd: _Number | None = Field(
         default=None,
         ge=3,
         le=65_535,
