@@ -105,6 +105,19 @@ def test_the_api_page_is_its_own_and_can_be_read_on_a_phone(
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_token_is_asked_for_in_a_dialog_that_can_be_read(
+    visit: Visit, service: Service, screenshot: Callable[[Page, str], None], scheme: str
+) -> None:
+    page = visit.open(f"{service.url}/docs", color_scheme=scheme, viewport=DESK)
+    page.get_by_role("button", name="Authorize").click()
+    expect(page.locator(".modal-ux")).to_be_visible()
+    screenshot(page, f"docs-re-token-{scheme}")
+    found = Axe().run(page, context=".modal-ux")
+    others = {found["id"] for found in found.response["violations"]} - _SWAGGERS
+    assert not others, found.generate_report()
+
+
 @pytest.mark.parametrize(
     ("path", "scheme"), [("/", "light"), ("/", "dark"), ("/docs/integration", "light")]
 )

@@ -40,7 +40,7 @@ SwaggerUIBundle({
 });
 
 // Swagger UI leaves some of its fields without a name, and what scrolls out of the keyboard's reach.
-const NAMES = { "select.examples-select-element": "Example", "textarea.body-param__text": "Body", "select.content-type": "Content type", ".copy-to-clipboard button": "Copy" };
+const NAMES = { "select.examples-select-element": "Example", "textarea.body-param__text": "Body", "select.content-type": "Content type", ".copy-to-clipboard button": "Copy", ".close-modal": "Close" };
 
 function name() {
   for (const [selector, label] of Object.entries(NAMES)) {
