@@ -65,10 +65,10 @@ def test_the_quick_start_is_copied_into_a_shell_and_works(visit: Visit, service:
     )
     steps = re.split(r"^-- .*\n", shell.stdout, flags=re.MULTILINE)
     started, renewed, refused, replacing, stopped, _ = steps
-    assert re.fullmatch(r"\d-\S{22}", started.strip())
+    assert re.fullmatch(r"\d-\S{56}", started.strip())
     assert '"heartbeat_in"' in renewed
     assert "urn:stream-service:problem:limit-reached" in refused
-    assert re.fullmatch(r"\d-\S{22}", replacing.strip())
+    assert re.fullmatch(r"\d-\S{56}", replacing.strip())
     assert replacing != started
     assert stopped.strip() == "204"
 
