@@ -19,7 +19,11 @@ from copy import copy
 from enum import Enum
 from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar
 
-from stream_service.streams import StoreConflictError, StoreUnavailableError
+from stream_service.streams import (
+    StoreConflictError,
+    StoreUnavailableError,
+    TooManyRequestsError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
@@ -53,8 +57,16 @@ class Again(Enum):
 AGAIN: Final = Again.AGAIN
 
 
-class OverloadedError(StoreUnavailableError):
-    """The queue is full: this would not be answered in time. Nothing was done."""
+def late(answered: int) -> StoreUnavailableError | TooManyRequestsError:
+    """Whose fault it is that something was not answered in time.
+
+    Args:
+        answered: How many commands the store has answered since it was asked for. One was under way
+            then, perhaps, and the next could have been this one. After two it was the queue.
+    """
+    if answered < 2:  # noqa: PLR2004
+        return StoreUnavailableError("deadline")
+    return TooManyRequestsError("deadline")
 
 
 class GroupCommit(Generic[Item, Result]):
@@ -64,6 +76,7 @@ class GroupCommit(Generic[Item, Result]):
 
     Attributes:
         deadline_seconds: How long a caller waits at most.
+        answered: How many commands the store has answered.
     """
 
     def __init__(  # noqa: PLR0913 - bounds, which tests set
@@ -101,6 +114,7 @@ class GroupCommit(Generic[Item, Result]):
         self._max_waiting = max_waiting
         self._max_aside = max_aside
         self.deadline_seconds = deadline_seconds
+        self.answered = 0
         self._observe = observe
         self._first_waits_since = 0.0
         self._waiting: deque[_Entry[Item, Result]] = deque()
@@ -110,7 +124,7 @@ class GroupCommit(Generic[Item, Result]):
         self._standing_aside = 0
         self._worker: asyncio.Task[None] | None = None
         # All wait equally long, so one timer, for the oldest, serves them all.
-        self._deadlines: deque[tuple[float, asyncio.Future[Result]]] = deque()
+        self._deadlines: deque[tuple[float, asyncio.Future[Result], int]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
     def __call__(self, item: Item) -> asyncio.Future[Result]:
@@ -120,17 +134,18 @@ class GroupCommit(Generic[Item, Result]):
         one in flight is finished.
 
         Returns:
-            The result to be; `StoreUnavailableError` if it takes longer than the deadline.
+            The result to be; what `late` says if it takes longer than the deadline.
 
         Raises:
-            OverloadedError: `max_waiting` items wait already, or `max_aside` of this account.
+            TooManyRequestsError: `max_waiting` items wait already, or `max_aside` of this account.
+                Nothing was done.
         """
         if len(self._waiting) + self._standing_aside >= self._max_waiting:
-            raise OverloadedError("overloaded")
+            raise TooManyRequestsError("queue")
         account = None if self._account is None else self._account(item)
         places = 0 if account is None else self._places.get(account, 0)
         if places >= self._max_share and len(self._aside.get(account, ())) >= self._max_aside:
-            raise OverloadedError("overloaded")
+            raise TooManyRequestsError("queue")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
         now = loop.time()
@@ -146,7 +161,7 @@ class GroupCommit(Generic[Item, Result]):
         deadlines = self._deadlines
         while deadlines and deadlines[0][1].done():
             deadlines.popleft()
-        deadlines.append((now + self.deadline_seconds, future))
+        deadlines.append((now + self.deadline_seconds, future, self.answered))
         if self._timer is None:
             self._timer = loop.call_later(self.deadline_seconds, self._expire)
         if self._worker is None:
@@ -166,9 +181,9 @@ class GroupCommit(Generic[Item, Result]):
         now = loop.time()
         deadlines = self._deadlines
         while deadlines and (deadlines[0][1].done() or deadlines[0][0] <= now):
-            _, future = deadlines.popleft()
+            _, future, answered = deadlines.popleft()
             if not future.done():
-                future.set_exception(StoreUnavailableError("deadline"))
+                future.set_exception(late(self.answered - answered))
         self._timer = loop.call_at(deadlines[0][0], self._expire) if deadlines else None
 
     async def _work(self) -> None:
@@ -206,6 +221,7 @@ class GroupCommit(Generic[Item, Result]):
         again: list[_Entry[Item, Result]] = []
         try:
             results = await self._commit([item for item, _, _ in batch])
+            self.answered += 1
             for entry, result in zip(batch, results, strict=True):
                 future = entry[1]
                 if future.done():
@@ -217,6 +233,7 @@ class GroupCommit(Generic[Item, Result]):
                 else:
                     future.set_result(result)
         except StoreConflictError:
+            self.answered += 1
             again = [entry for entry in batch if not entry[1].done()]
         except Exception as error:  # noqa: BLE001 - it is raised again, in every member
             for _, future, _ in batch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -26,13 +27,12 @@ from stream_service.admission import (
     TakeOver,
     plan,
 )
-from stream_service.group_commit import AGAIN, MAX_WAITING, Again, GroupCommit
+from stream_service.group_commit import AGAIN, Again, GroupCommit, late
 from stream_service.store import Change, Close, Confirm, Put
 from stream_service.streams import (
     KeyReusedError,
     LimitReachedError,
     Place,
-    StoreUnavailableError,
     Stream,
     StreamEndedError,
     StreamNotFoundError,
@@ -127,7 +127,8 @@ class Limiter:
     """Starts, renews and ends streams. All times are UTC in whole milliseconds.
 
     Requests of one kind that wait at the same moment share one command (see `group_commit`).
-    Every method raises `StoreUnavailableError` when the store gives no answer in time.
+    Every method raises `StoreUnavailableError` when the store gives no answer in time, and all but
+    `ping` raise `TooManyRequestsError` when too much is asked at once for that.
     """
 
     def __init__(
@@ -178,7 +179,9 @@ class Limiter:
             self._look_batch, account=_session, observe=group("look")
         )
         # However many ask whether the store answers, one ping is under way at a time.
-        self._ping: GroupCommit[None, None] = GroupCommit(self._ping_batch, max_batch=MAX_WAITING)
+        self._ping: GroupCommit[None, None] = GroupCommit(
+            self._ping_batch, max_batch=sys.maxsize, max_waiting=sys.maxsize
+        )
 
     async def finish(self) -> None:
         """Return when everything that was accepted has been carried out."""
@@ -256,12 +259,13 @@ class Limiter:
         Returns:
             How many this ended.
         """
+        answered = self._list.answered + self._stop.answered
         try:
             async with asyncio.timeout(self._stop.deadline_seconds):
                 streams = await self.active(session)
                 stopped = await asyncio.gather(*(self._stop(stream.place) for stream in streams))
         except TimeoutError:
-            raise StoreUnavailableError("deadline") from None
+            raise late(self._list.answered + self._stop.answered - answered) from None
         self._observer.on_stop(sum(stopped))
         return sum(stopped)
 

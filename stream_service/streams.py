@@ -191,5 +191,12 @@ class StoreUnavailableError(Exception):
         self.hint = hint
 
 
+class TooManyRequestsError(Exception):
+    """More is asked at once than is carried out in time. No fault of the store's.
+
+    Whether a write was done is unknown, as with `StoreUnavailableError`.
+    """
+
+
 class StoreConflictError(StoreUnavailableError):
     """A write conflict with another command: nothing is wrong, and the same can be tried again."""

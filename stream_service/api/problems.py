@@ -15,6 +15,7 @@ from stream_service.streams import (
     StoreUnavailableError,
     StreamEndedError,
     StreamNotFoundError,
+    TooManyRequestsError,
 )
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 CONTENT_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:stream-service:problem:"
 RETRY_AFTER_SECONDS = 1
+_RETRY = {"Retry-After": str(RETRY_AFTER_SECONDS)}
 
 NO_ANSWER = "The database is unreachable or too slow. Try again."
 _STOP_AGAIN = (
@@ -143,8 +145,13 @@ def unavailable(detail: str, *, headers: Mapping[str, str] | None = None) -> Pro
         "unavailable",
         "Temporarily unavailable",
         detail,
-        headers={"Retry-After": str(RETRY_AFTER_SECONDS), **(headers or {})},
+        headers={**_RETRY, **(headers or {})},
     )
+
+
+def too_many_requests(detail: str) -> Problem:
+    """More than can be answered now: 429, to be tried again."""
+    return Problem(429, "too-many-requests", "Too Many Requests", detail, headers=_RETRY)
 
 
 def _ended(ended: StreamEndedError) -> Problem:
@@ -208,6 +215,11 @@ def problem_of(error: Exception) -> Problem | None:  # noqa: PLR0911 - a table
             return _ended(error)
         case StoreUnavailableError():
             return unavailable(NO_ANSWER)
+        case TooManyRequestsError():
+            return too_many_requests(
+                "Too much is asked at once. It is unknown whether this was done: try again, a "
+                "start with the same Idempotency-Key."
+            )
         case web.HTTPException():
             return framework_problem(error)
     return None

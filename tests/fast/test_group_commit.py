@@ -4,8 +4,12 @@ import asyncio
 
 import pytest
 
-from stream_service.group_commit import AGAIN, Again, GroupCommit, OverloadedError
-from stream_service.streams import StoreConflictError, StoreUnavailableError
+from stream_service.group_commit import AGAIN, Again, GroupCommit
+from stream_service.streams import (
+    StoreConflictError,
+    StoreUnavailableError,
+    TooManyRequestsError,
+)
 
 Group = GroupCommit[int, int]
 
@@ -117,7 +121,7 @@ async def test_past_the_bound_a_caller_is_refused_at_once(database: Database) ->
     await database.begun.acquire()
     waiting = [asyncio.ensure_future(group(n)) for n in (2, 3)]
     await asyncio.sleep(0)
-    with pytest.raises(OverloadedError):
+    with pytest.raises(TooManyRequestsError):
         await group(4)
     database.answer()
     database.answer()
@@ -227,7 +231,7 @@ async def test_of_one_account_those_who_go_again_are_served_in_order_of_arrival(
 async def test_an_account_that_asks_for_too_much_is_refused_alone(database: Database) -> None:
     group: Group = GroupCommit(database, account=_tens, max_share=1, max_aside=2)
     tasks = [asyncio.ensure_future(group(n)) for n in (10, 11, 12)]
-    with pytest.raises(OverloadedError):
+    with pytest.raises(TooManyRequestsError):
         await group(13)
     other = asyncio.ensure_future(group(20))
     for _ in range(3):
@@ -238,7 +242,7 @@ async def test_an_account_that_asks_for_too_much_is_refused_alone(database: Data
 async def test_who_stands_aside_counts_towards_the_bound_of_all(database: Database) -> None:
     group: Group = GroupCommit(database, account=_tens, max_share=1, max_waiting=3)
     tasks = [asyncio.ensure_future(group(n)) for n in (10, 11, 12)]
-    with pytest.raises(OverloadedError):
+    with pytest.raises(TooManyRequestsError):
         await group(20)
     for _ in range(3):
         database.answer()
@@ -322,6 +326,30 @@ async def test_what_keeps_giving_way_is_answered_by_the_deadline() -> None:
         raise StoreConflictError("112")
 
     group: Group = GroupCommit(give_way, deadline_seconds=0.05)
-    with pytest.raises(StoreUnavailableError, match="deadline"):
+    with pytest.raises(TooManyRequestsError, match="deadline"):
         await group(1)
+    await group.finish()
+
+
+async def test_who_stands_aside_until_the_deadline_has_asked_for_too_much() -> None:
+    async def answer(items: list[int]) -> list[int]:
+        await asyncio.sleep(0.01)
+        return items
+
+    group: Group = GroupCommit(answer, account=_tens, max_share=1, deadline_seconds=0.1)
+    asked = [asyncio.ensure_future(group(10 + n % 10)) for n in range(500)]
+    outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    assert outcomes[0] == 10
+    # The one in flight at the deadline had stood aside too.
+    assert {type(outcome) for outcome in outcomes} == {int, TooManyRequestsError}
+    await group.finish()
+
+
+async def test_who_stands_aside_while_the_database_is_away_is_told_so(database: Database) -> None:
+    group: Group = GroupCommit(database, account=_tens, max_share=1, deadline_seconds=0.05)
+    asked = [asyncio.ensure_future(group(n)) for n in (10, 11, 12)]
+    database.answer(StoreUnavailableError("away"))
+    outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {StoreUnavailableError}
+    database.answer()
     await group.finish()

@@ -8,18 +8,23 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import aiohttp
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.faults.conftest import served
 from tests.faults.tally import MARK, TALLY, new_secret
 from tests.faults.viewers import Viewers
+from tests.support.database import url_of
 from tests.support.playback import write_key
 from tests.support.processes import Service, read_answer
+from tests.support.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,6 +88,50 @@ def test_a_body_that_comes_a_byte_a_second_is_answered_408(service: Service) -> 
         client.settimeout(15)
         assert read_answer(client)[0] == 408
         assert 1.9 < time.monotonic() - began < 6
+
+
+async def test_two_thousand_checks_at_once_of_a_stopped_stream_let_nobody_in(
+    database: Database, serve: Serve, tmp_path: Path
+) -> None:
+    key = str(write_key(tmp_path / "key.pem"))
+    async with (
+        Proxy(database.port) as proxy,
+        served(
+            serve(
+                url_of(proxy.port),
+                *("patient", "deadline=5"),
+                GATEWAY_TOKEN="",
+                PLAYBACK_KEYS=key,
+            )
+        ) as service,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as client,
+    ):
+        session = {"Session-Id": new_secret()}
+        async with client.post(f"{service.url}/streams", headers=session) as answer:
+            stream = await answer.json()
+        async with client.delete(f"{service.url}/streams/{stream['lease_id']}") as answer:
+            assert answer.status == 204
+        token = {"Playback-Token": stream["playback_token"]}
+
+        async def check() -> int:
+            url = f"{service.url}/playback/check?live=1"
+            async with client.get(url, headers=token) as answer:
+                assert "Stream-Id" not in answer.headers
+                assert ("Retry-After" in answer.headers) == (answer.status == 429)
+                return answer.status
+
+        # So that they come faster than the database answers for eight.
+        proxy.delay = 0.05
+        statuses = Counter(await asyncio.gather(*(check() for _ in range(2000))))
+        proxy.delay = 0
+        async with client.get(f"{service.url}/metrics") as answer:
+            metrics = await answer.text()
+    TALLY.fault("check at once", 2000)
+    TALLY.measured["checks at once"] = f"2000 of a stopped stream: {dict(statuses)}"
+    assert set(statuses) == {401, 429}
+    assert statuses[429] > 1000
+    assert "stream_service_store_errors_total{" not in metrics
+    assert "database unreachable" not in [event["event"] for event in service.events]
 
 
 def test_clients_that_vanish_in_the_middle_cost_nobody_else_anything(service: Service) -> None:

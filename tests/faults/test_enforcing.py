@@ -15,6 +15,7 @@ import pytest
 from stream_service.streams import utc_now
 from tests.faults.conftest import served
 from tests.faults.tally import TALLY, new_secret
+from tests.faults.viewers import UNSURE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -73,7 +74,7 @@ class Players:
                 raw = await response.read()
                 body = await response.json(content_type=None) if raw else None
                 self.asked[url] -= 1
-                if response.status != 503:
+                if response.status not in UNSURE:
                     return response.status, body, enforces
                 # On a busy machine. It may still be done, after another process has refused it.
                 self.unknown += 1

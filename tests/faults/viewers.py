@@ -30,6 +30,9 @@ HANGS_SECONDS = 20.0
 GOOD = {200, 201, 204, 401, 404, 409, 410}
 """What only a service with its store can answer."""
 
+UNSURE = {429, 503}
+"""After these it is unknown whether something was done."""
+
 
 @dataclass
 class Family:
@@ -122,10 +125,10 @@ class Viewers:
         tally, status = self.tally, answer.status
         tally.statuses[status] += 1
         tally.longest = max(tally.longest, answer.took)
-        if status not in GOOD and status != 503:
+        if status not in GOOD and status not in UNSURE:
             tally.violations.append(f"{method} answered {status}")
-        if status == 503 and "Retry-After" not in answer.headers:
-            tally.violations.append("503 without Retry-After")
+        if status in UNSURE and "Retry-After" not in answer.headers:
+            tally.violations.append(f"{status} without Retry-After")
         if answer.took > DEADLINE_SECONDS + MARGIN_SECONDS:
             tally.violations.append(f"{method} took {answer.took:.2f} s ({status})")
         if status in GOOD:
@@ -156,7 +159,7 @@ class Viewers:
         body = None if replace is None else {"replace": replace}
         answer = await self.ask("POST", "/streams", family.session, key=key, body=body)
         family.asking = [peak for peak in family.asking if peak is not mine]
-        if answer is None or answer.status == 503:
+        if answer is None or answer.status in UNSURE:
             if key is not None:
                 family.unanswered_keys.append(key)
             return answer
@@ -197,7 +200,7 @@ class Viewers:
         """Beat for a stream; one that must be active has to answer."""
         path = f"/streams/{self._leases[stream_id]}/heartbeat"
         answer = await self.ask("POST", path, family.session)
-        if answer is not None and answer.status not in (200, 503) and stream_id in family.sure:
+        if answer is not None and answer.status not in {200, *UNSURE} and stream_id in family.sure:
             self.tally.violations.append(f"a heartbeat of an active stream got {answer.status}")
             family.sure.discard(stream_id)
         return answer
@@ -236,7 +239,7 @@ class Viewers:
         async def play() -> None:
             while not stopped.is_set():
                 answer = await self.act()
-                lost = answer is None or answer.status == 503
+                lost = answer is None or answer.status in UNSURE
                 await asyncio.sleep(0.1 if lost else random.uniform(0, 2 * pause))
 
         tasks = [asyncio.create_task(play()) for _ in range(viewers)]
