@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
 
-from stream_service.api import handlers
+from stream_service.api import handlers, health
 from stream_service.api.access import token_required
 from stream_service.api.digests import DIGESTS, Digests
-from stream_service.api.handlers import store_answers
+from stream_service.api.health import HEALTH, Health
 from stream_service.api.inputs import KEY_HEADER, SESSION_HEADER
 from stream_service.api.keys import LIMITER, SETTINGS, STORE
 from stream_service.api.lease_ids import LEASE_IDS, LeaseIds
@@ -93,9 +92,10 @@ def create_app(
     app[LIMITER] = limiter = Limiter(
         store, lease=lease, clock=clock, observer=metrics, with_labels=tokens is not None
     )
+    app[HEALTH] = Health(limiter.ping)
     app[OUTAGES] = Outages(limiter.ping, settings.database)
     app[SAMPLER] = sampler = Sampler(store, metrics, lease=lease, clock=clock)
-    app[HISTORY] = History(metrics.collect, partial(store_answers, limiter), sampler.active, clock)
+    app[HISTORY] = History(metrics.collect, app[HEALTH].database_answers, sampler.active, clock)
     app.cleanup_ctx.append(_keeping_history)
     app.add_routes(
         [
@@ -109,8 +109,9 @@ def create_app(
             web.delete("/streams", handlers.stop_all),
             # HEAD must not start a stream.
             web.get("/watch", handlers.watch, allow_head=False),
-            web.get("/health", handlers.health),
-            web.get("/health/live", handlers.live),
+            web.get("/health", health.health),
+            web.get("/health/ready", health.ready),
+            web.get("/health/live", health.live),
             *playback_routes(tokens),
             *page_routes(settings),
         ]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from stream_service.settings import Settings
 
-OPEN = frozenset({"/health", "/health/live", "/.well-known/jwks.json"})
+OPEN = frozenset({"/health", "/health/ready", "/health/live", "/.well-known/jwks.json"})
 """Templates of the routes that need no token."""
 
 VIEWERS_API = frozenset(

@@ -30,10 +30,10 @@ from stream_service.api.representation import (
     json_response,
     timestamp,
 )
-from stream_service.streams import LimitReachedError, StoreUnavailableError
+from stream_service.streams import LimitReachedError
 
 if TYPE_CHECKING:
-    from stream_service.limiter import Limiter, Started
+    from stream_service.limiter import Started
 
 
 audit = logging.getLogger("stream_service.audit")
@@ -107,27 +107,6 @@ async def stop_all(request: web.Request) -> web.Response:
     ended = await request.app[LIMITER].stop_all(session)
     _audit(request, session, "all", ended=ended)
     return json_response({"ended": ended})
-
-
-async def health(request: web.Request) -> web.Response:
-    """`GET /health`: ready to answer, the store included."""
-    if await store_answers(request.app[LIMITER]):
-        return json_response({"status": "UP"})
-    return json_response({"status": "DOWN"}, status=503)
-
-
-async def store_answers(limiter: Limiter) -> bool:
-    """Whether the store answers in time."""
-    try:
-        await limiter.ping()
-    except StoreUnavailableError:
-        return False
-    return True
-
-
-async def live(_: web.Request) -> web.Response:
-    """`GET /health/live`: the process runs, whatever the state of the database."""
-    return json_response({"status": "UP"})
 
 
 def _audit(request: web.Request, session: str, which: str, *, ended: int) -> None:

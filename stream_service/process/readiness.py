@@ -8,11 +8,9 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
-from stream_service.streams import StoreUnavailableError
-
 if TYPE_CHECKING:
+    from stream_service.api.health import Health
     from stream_service.settings import Settings
-    from stream_service.store import MongoStore
 
 log = logging.getLogger(__name__)
 
@@ -20,19 +18,16 @@ RETRY_SECONDS = 0.5
 """How long to wait before an unreachable database is asked again."""
 
 
-async def announce_ready(store: MongoStore, settings: Settings) -> None:
-    """Wait until the store answers, then tell pm2 and systemd, whichever is there.
+async def announce_ready(health: Health, settings: Settings) -> None:
+    """Wait until the database answers, then tell pm2 and systemd, whichever is there.
 
     Args:
-        store: Asked until it answers.
+        health: Asked until it does.
         settings: Hold the two addresses. What cannot be told is logged, and changes nothing else.
     """
-    while True:
-        try:
-            await store.ping()
-            break
-        except StoreUnavailableError:
-            await asyncio.sleep(RETRY_SECONDS)
+    # Each look asks the database anew.
+    while not await health.database_answers():  # noqa: ASYNC110
+        await asyncio.sleep(RETRY_SECONDS)
     log.info("ready")
     try:
         if settings.node_channel_fd is not None:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from stream_service import __version__
+from stream_service.api.health import HEALTH
 from stream_service.api.keys import STORE
 from stream_service.app import create_app
 from stream_service.connection import COMMAND_TIMEOUT
@@ -205,6 +206,7 @@ async def _listen(
 
     async def take_leave() -> None:
         log.info("stopping")
+        app[HEALTH].draining = True
         if shared is not None:
             await shared.leave(site)
         await drain.until_idle(server, settings.drain_seconds, hurry)
@@ -214,7 +216,7 @@ async def _listen(
     # time, and are the longest waits: bench/README.md.
     gc.collect()
     gc.freeze()
-    announcing = asyncio.create_task(announce_ready(app[STORE], settings))
+    announcing = asyncio.create_task(announce_ready(app[HEALTH], settings))
     stack.callback(announcing.cancel)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

@@ -150,8 +150,8 @@ async def test_a_changed_commit_goes_live_without_loss(server: Server) -> None:
     assert ask(server.port, "GET", "/health/second")[0] == 404
     server.change(
         "stream_service/app.py",
-        'web.get("/health/live", handlers.live),',
-        'web.get("/health/live", handlers.live), web.get("/health/second", handlers.live),',
+        'web.get("/health/live", health.live),',
+        'web.get("/health/live", health.live), web.get("/health/second", health.live),',
     )
     # Another lock, so another virtual environment.
     server.change("requirements/serve.txt", "aiohttp==", "# changed\naiohttp==")

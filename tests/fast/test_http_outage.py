@@ -101,6 +101,26 @@ async def test_health_is_exactly_up_with_its_store(
         assert (answer.status, answer.raw) == (200, b'{"status":"UP"}')
 
 
+async def test_ready_is_a_process_that_has_served_whatever_became_of_its_store_since(
+    aiohttp_client: AiohttpClient, store: MongoStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = await open_api(aiohttp_client, store)
+
+    async def answers(*paths: str) -> list[bytes]:
+        return [(await api.ask("GET", path, session=None)).raw for path in paths]
+
+    async def away() -> None:
+        raise StoreUnavailableError("away")
+
+    up, down = b'{"status":"UP"}', b'{"status":"DOWN"}'
+    with monkeypatch.context() as before:
+        before.setattr(store, "ping", away)
+        assert await answers("/health", "/health/ready") == [down, down]
+    assert await answers("/health", "/health/ready") == [up, up]
+    monkeypatch.setattr(store, "ping", away)
+    assert await answers("/health", "/health/ready") == [down, up]
+
+
 async def test_a_thousand_who_ask_for_health_at_once_cost_the_store_two_pings(
     aiohttp_client: AiohttpClient, double_store: MongoStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

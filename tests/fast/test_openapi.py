@@ -281,6 +281,9 @@ async def _given(service: Service, name: str, status: int, kind: str) -> ClientR
     match name, status, kind:
         case _, 401, "unauthorized":
             return await service.ask(name, without="Authorization")
+        case "ready", 200, _:
+            await service.ask("health")
+            return await service.ask(name)
         case "checkPlayback", 204, _:
             return await service.ask(name, headers={"Playback-Token": service.playback_token()})
         case "checkPlayback", 400, _:

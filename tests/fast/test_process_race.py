@@ -109,10 +109,28 @@ def test_a_stop_signal_ends_an_idle_service_at_once_in_spite_of_a_kept_connectio
         assert kept.recv(1) == b""
 
 
+def test_ready_says_no_from_the_signal_on_while_requests_are_still_answered(
+    mongo_url: str, database: str
+) -> None:
+    with (
+        Service(MONGO_URL=mongo_url, MONGO_DB=database, DRAIN_SECONDS="60") as service,
+        service.connect() as kept,
+    ):
+        service.wait_for(lambda event: event["event"] == "ready")
+        ready = b"GET /health/ready HTTP/1.1\r\nHost: x\r\n\r\n"
+        kept.sendall(ready)
+        assert read_answer(kept)[::2] == (200, {"status": "UP"})
+        service.signal(signal.SIGTERM)
+        service.wait_for(lambda event: event["event"] == "stopping")
+        kept.sendall(ready)
+        assert read_answer(kept)[::2] == (503, {"status": "DOWN"})
+        assert service.status() == 0
+
+
 SLOW = """
 import asyncio, logging, sys
 from stream_service import __main__
-from stream_service.api import handlers
+from stream_service.api import health
 from stream_service.api.representation import json_response
 
 async def live(_):
@@ -120,7 +138,7 @@ async def live(_):
     await asyncio.sleep(0.5)
     return json_response({"status": "UP"})
 
-handlers.live = live
+health.live = live
 sys.exit(__main__.main())
 """
 

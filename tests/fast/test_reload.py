@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
+from stream_service.api.health import Health
 from stream_service.process import listener
 from stream_service.process.listener import SharedListener, shared_listener
 from stream_service.process.readiness import announce_ready
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from stream_service.store import MongoStore
 
 NO_DATABASE = "mongodb://127.0.0.1:9/?directConnection=true"
 
@@ -342,15 +342,15 @@ class StoreThatComesUp:
 
 
 @pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch) -> MongoStore:
+def store(monkeypatch: pytest.MonkeyPatch) -> StoreThatComesUp:
     monkeypatch.setattr("stream_service.process.readiness.RETRY_SECONDS", 0.01)
-    return StoreThatComesUp()  # type: ignore[return-value]
+    return StoreThatComesUp()
 
 
-async def test_pm2_is_told_only_when_the_store_answers(store: MongoStore) -> None:
+async def test_pm2_is_told_only_when_the_store_answers(store: StoreThatComesUp) -> None:
     reading, writing = os.pipe()
     try:
-        await announce_ready(store, Settings(node_channel_fd=writing))
+        await announce_ready(Health(store.ping), Settings(node_channel_fd=writing))
         assert vars(store) == {"pings": 3}
         assert os.read(reading, 100) == b'"ready"\n'
     finally:
@@ -360,20 +360,20 @@ async def test_pm2_is_told_only_when_the_store_answers(store: MongoStore) -> Non
 
 @pytest.mark.parametrize("abstract", [False, True])
 async def test_systemd_is_told_when_the_store_answers(
-    store: MongoStore, tmp_path: Path, *, abstract: bool
+    store: StoreThatComesUp, tmp_path: Path, *, abstract: bool
 ) -> None:
     path = f"@stream-service-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(path.replace("@", "\0"))
         systemd.settimeout(0)
-        await announce_ready(store, Settings(notify_socket=path))
+        await announce_ready(Health(store.ping), Settings(notify_socket=path))
         assert systemd.recv(100) == b"READY=1"
 
 
 async def test_a_parent_that_is_gone_is_logged_and_harms_nothing(
-    store: MongoStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    store: StoreThatComesUp, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await announce_ready(store, Settings(notify_socket=str(tmp_path / "gone")))
+    await announce_ready(Health(store.ping), Settings(notify_socket=str(tmp_path / "gone")))
     assert "readiness could not be reported" in caplog.messages
 
 

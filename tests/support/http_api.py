@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SESSION = "a session of the gateway's"
 PROBLEM = "application/problem+json"
-HEALTH = "/health"
+HEALTH = ("/health", "/health/ready")
 
 
 class Clock:
@@ -74,7 +74,7 @@ class Api:
         async with self.client.request(method, path, headers=sent, json=json, data=data) as got:
             raw = await got.read()
             answer = Answer(got.status, got.headers, raw, parse(raw))
-        down = path == HEALTH and answer.status == 503
+        down = path in HEALTH and answer.status == 503
         keeps_the_promises(answer, of_health=down, of_head=method == "HEAD")
         return answer
 
