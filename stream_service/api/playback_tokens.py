@@ -53,6 +53,7 @@ _CHECKED_OVERHEAD_BYTES = 590
 _MAX_PEM_BYTES = 16 * 1024
 # A head of ours has some 110 characters; none may be so long that its nesting ends in an error.
 _SHAPE = re.compile(r"[A-Za-z0-9_-]{1,200}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{86}")
+_P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _CLAIMS = ["iss", "sub", "iat", "exp", "ref"]
 
 
@@ -128,7 +129,8 @@ class PlaybackTokens:
             claims["aud"] = self._audience
         if stream.content is not None:
             claims["content"] = stream.content
-        return jwt.encode(claims, key.private, key.algorithm, headers={"kid": key.kid})
+        token = jwt.encode(claims, key.private, key.algorithm, headers={"kid": key.kid})
+        return _with_low_s(token) if key.algorithm == "ES256" else token
 
     def check(self, token: str, *, even_expired: bool = False) -> Playback:
         """What a token says. Only one that is new here costs a verification of its signature.
@@ -191,6 +193,8 @@ class PlaybackTokens:
             key = self._keys.get(header["kid"])
             if key is None or header["alg"] != key.algorithm:
                 raise PlaybackRefusedError("invalid")
+            if key.algorithm == "ES256" and token != _with_low_s(token):
+                raise PlaybackRefusedError("invalid")
             if claims["iss"] != ISSUER or claims.get("aud") != self._audience:
                 raise PlaybackRefusedError("invalid")
             if claims["exp"] <= (-math.inf if now is None else now):
@@ -198,6 +202,13 @@ class PlaybackTokens:
         except (ValueError, TypeError, LookupError, AttributeError):
             raise PlaybackRefusedError("invalid") from None
         return key
+
+
+def _with_low_s(token: str) -> str:
+    """The same token with the lower of the two numbers s that its ECDSA signature can have."""
+    signed, _, signature = token.rpartition(".")
+    r, s = (pair := urlsafe_b64decode(signature + "=="))[:32], int.from_bytes(pair[32:])
+    return f"{signed}.{_base64url(r + min(s, abs(_P256_ORDER - s)).to_bytes(32))}"
 
 
 def _size(playback: Playback) -> int:
