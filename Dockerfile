@@ -14,10 +14,10 @@ RUN python3 -m venv --without-pip venv \
     && /tmp/pip/bin/python -m pip --python venv/bin/python install --quiet --no-compile \
         --only-binary :all: --require-hashes --requirement requirements/serve.txt
 COPY stream_service stream_service
-COPY client/stream-client.js /tmp/stream-client.js
+COPY client/stream-client.js client/stream-client.tv.js /tmp/
 # The player client is a link to where its npm package has it: here it becomes a file. And byte code
 # that does not depend on the time of the build, for a file system that cannot be written.
-RUN mv --force /tmp/stream-client.js stream_service/pages/static/stream-client.js \
+RUN mv --force /tmp/stream-client.js /tmp/stream-client.tv.js stream_service/pages/static/ \
     && venv/bin/python -m compileall -q --invalidation-mode unchecked-hash venv/lib stream_service
 
 FROM ${PYTHON_IMAGE}

@@ -60,8 +60,10 @@ export interface RequestError extends Error {
 }
 
 /** `stopped` or `replaced`: the service said so. `rejected`: a start that will never do, or for
- * which the viewer is not logged in. `unreachable`: nobody answered for `graceSeconds`. */
-export type EndReason = "stopped" | "replaced" | "rejected" | "unreachable" | (string & {});
+ * which the viewer is not logged in. `unreachable`: nobody answered for `graceSeconds`. `paused`: for
+ * longer than `pauseSeconds`. */
+export type EndReason =
+  | "stopped" | "replaced" | "rejected" | "unreachable" | "paused" | (string & {});
 
 export type HeaderValues = HeadersInit | undefined;
 
@@ -89,6 +91,9 @@ export interface PlayOptions {
   /** For how many seconds it may go on after `onUnavailable` or `onOffline` without a stream; default:
    * for ever. */
   graceSeconds?: number;
+  /** For how many seconds the picture may stand still, as `setPaused` tells, before the slot is freed
+   * and this ends with `paused`; default: for ever. */
+  pauseSeconds?: number;
 
   /** The account may watch: play. */
   onStarted?(stream: Stream): void;
@@ -121,6 +126,8 @@ export interface Playing {
    * tab takes it. Never rejects.
    */
   stop(): Promise<boolean>;
+  /** Tell it when the picture stands still, and when it moves again; the adapters do. */
+  setPaused(paused: boolean): void;
 }
 
 /** Starts a stream and keeps it alive until it is over. */

@@ -30,6 +30,7 @@ const PROBLEM = "urn:stream-service:problem:";
 const HOPELESS = [400, 413, 415, 422]; // what the service says of a start that will never do
 
 const stopping = new Set(); // stops under way on this page: a start lets them go first
+let startFreeAt = 0; // a second after the start of what was stopped last: zapping is no storm
 
 export const play = (options = {}) => new Playing(options);
 
@@ -50,7 +51,9 @@ class Playing {
   #refused = false; // a start was answered 401 or 403, and there is no stream since
   #silent = false; // the app has been told that nobody answers
   #grace = null;
+  #paused = null; // the timer of a pause
   #sent = 0;
+  #startedAt = 0; // when the first start was sent
   #freeAt = 0; // when the next request may be sent, by a clock that nobody sets
   #left = { id: null, sent: 0 }; // the stream that a leaving page stopped, and the requests by then
   #stopped = null;
@@ -70,9 +73,18 @@ class Playing {
     return (this.#stopped ??= this.#quit());
   }
 
+  /** Whether the picture stands still: after `pauseSeconds` of that the slot is freed. */
+  setPaused(paused) {
+    clearTimeout(this.#paused);
+    const pause = this.#options.pauseSeconds * SECOND;
+    if (paused && this.state !== "over" && pause <= LONGEST_TIMER)
+      this.#paused = setTimeout(() => this.#end("onEnded", "paused", {}), pause);
+  }
+
   #quit() {
     this.#finish();
-    const released = this.#release().finally(() => {
+    if (this.#startedAt) startFreeAt = this.#startedAt + SECOND;
+    const released = after(this.#release(), () => {
       stopping.delete(released);
       this.#listen("removeEventListener");
     });
@@ -84,9 +96,9 @@ class Playing {
     if (this.state === "over" || this.#attempt) return;
     clearTimeout(this.#timer);
     const attempt = this.state === "playing" ? this.#beat() : this.#start();
-    this.#attempt = attempt
-      .catch((error) => this.#failed(error))
-      .finally(() => (this.#attempt = null));
+    this.#attempt = after(attempt.catch((error) => this.#failed(error)), () => {
+      this.#attempt = null;
+    });
   }
 
   #after(seconds) {
@@ -119,10 +131,11 @@ class Playing {
       content: fit(content, LONGEST_LABEL),
       device_id: this.#deviceId,
     };
-    if (!first) return body; // a stream that resumes takes nobody's place
+    if (!first) return body; // a stream that resumes takes no other's place
     const own = abandoned.list();
-    const choices = [...own, ...[replace ?? []].flat()].slice(0, MOST_CHOICES);
-    return { ...body, replace: own.length ? choices : replace };
+    const choices = own.concat(replace ?? []).slice(0, MOST_CHOICES);
+    body.replace = own.length ? choices : replace;
+    return body;
   }
 
   async #beat() {
@@ -134,7 +147,7 @@ class Playing {
     if (isStream(reply) && answer.stream_id === stream_id) {
       // Asked after the last word of a page that came back: that word was lost. A later stop is
       // somebody's. If the page went while this was under way, it tells nothing of that word.
-      if (this.#left === left) this.#left = { ...left, id: null };
+      if (this.#left === left) this.#left = { id: null, sent: left.sent };
       const { active, limit, ...kept } = this.stream; // those two were true at the start
       return this.#hold({ ...kept, ...answer }, "onBeat");
     }
@@ -202,6 +215,7 @@ class Playing {
     this.state = "over";
     clearTimeout(this.#timer);
     clearTimeout(this.#grace);
+    clearTimeout(this.#paused);
     this.#options.signal?.removeEventListener("abort", this.#abort);
   }
 
@@ -263,19 +277,20 @@ class Playing {
   /** What was answered, within these seconds; throws an error of its own where nothing was. */
   async #post(path, { seconds = ANSWER_SECONDS, ...request } = {}) {
     const before = this.#sent;
-    const abort = new AbortController();
-    const timer = setTimeout(() => abort.abort(), seconds * SECOND);
+    // Engines before 2018 have none: there the answer is ignored when it comes late.
+    const abort = typeof AbortController === "function" ? new AbortController() : null;
+    let timer;
     const late = new Promise((_, reject) => {
-      abort.signal.onabort = () => reject(new Error(`No answer within ${seconds} s`));
+      timer = setTimeout(() => reject(new Error(`No answer within ${seconds} s`)), seconds * SECOND);
     });
     try {
-      return await Promise.race([this.#exchange(path, request, abort.signal), late]);
+      return await Promise.race([this.#exchange(path, request, abort?.signal), late]);
     } catch (cause) {
       if (this.#sent === before) this.#count(); // a try that sent nothing takes its turn too
       throw unanswered(cause, this.#leaseId);
     } finally {
       clearTimeout(timer);
-      abort.abort(); // nobody reads the rest
+      abort?.abort(); // the rest is not read
     }
   }
 
@@ -283,9 +298,12 @@ class Playing {
     const { credentials } = this.#options;
     await this.#turn();
     const headers = body && (await this.#headersOfStart()); // the lease id opens the rest
-    await this.#turn(); // a page that went may have sent its last word meanwhile
+    await this.#turn(body); // a page that went may have sent its last word meanwhile
     if (this.state === "over" && !last) throw new Error("No longer wanted");
-    if (body) this.#unsure = true;
+    if (body) {
+      this.#unsure = true;
+      this.#startedAt ||= performance.now();
+    }
     this.#count();
     const response = await fetch(this.#url + path, {
       method: "POST",
@@ -303,7 +321,7 @@ class Playing {
     const answer = isJson ? await read(response).then(JSON.parse).catch(() => null) : null;
     const isOurs = isProblem && answer?.status === status && `${answer.type}`.startsWith(PROBLEM);
     const kind = isOurs ? answer.type.slice(PROBLEM.length) : null;
-    const retryAfter = seconds(response.headers.get("Retry-After"));
+    const retryAfter = seconds(response.headers.get("Retry-After"), response.headers.get("Date"));
     return { status, kind, answer, retryAfter };
   }
 
@@ -323,13 +341,14 @@ class Playing {
   }
 
   /** Seconds until the next request may be sent: whatever happens, no storm. */
-  #pause() {
-    const left = this.#sent < FREE_REQUESTS ? 0 : this.#freeAt - performance.now();
-    return Math.max(left, 0) / SECOND;
+  #wait(starts) {
+    const zapped = starts && !this.#startedAt ? startFreeAt : 0;
+    const at = Math.max(this.#sent < FREE_REQUESTS ? 0 : this.#freeAt, zapped);
+    return Math.max(at - performance.now(), 0) / SECOND;
   }
 
-  async #turn() {
-    while (this.#pause() > 0) await sleep(this.#pause());
+  async #turn(starts = false) {
+    while (this.#wait(starts) > 0) await sleep(this.#wait(starts));
   }
 
   /** Doubles with each failure, and is spread so that players do not come back all at once. */
@@ -395,9 +414,12 @@ const unanswered = (cause, secret) => {
   return secret && text.includes(secret) ? new Error("No answer") : new Error(text, { cause });
 };
 
-/** Seconds, from seconds or a date; 0 where there is nothing to be understood. */
-const seconds = (text) => {
-  const wait = /^\d+$/.test(text) ? Number(text) : (Date.parse(text) - Date.now()) / SECOND;
+/**
+ * Seconds, from seconds or a date; 0 where there is nothing to be understood. A date is told by the
+ * clock that dated the answer: that of a device may be years off.
+ */
+const seconds = (text, sentAt) => {
+  const wait = /^\d+$/.test(text) ? Number(text) : (Date.parse(text) - Date.parse(sentAt)) / SECOND;
   return clamp(wait || 0, 0, LONGEST_RETRY_AFTER);
 };
 
@@ -409,8 +431,18 @@ const sleep = (seconds) => new Promise((done) => setTimeout(done, seconds * SECO
 const within = (seconds, promise) => {
   let timer;
   const late = new Promise((done) => (timer = setTimeout(done, seconds * SECOND)));
-  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+  return after(Promise.race([promise, late]), () => clearTimeout(timer));
 };
+
+/** As `promise.finally`, which engines before 2018 lack. */
+const after = (promise, act) =>
+  promise.then(
+    (value) => (act(), value),
+    (error) => {
+      act();
+      throw error;
+    },
+  );
 
 /** Text as the service takes it: so many characters at most, and no half of one. */
 const fit = (text, most) =>

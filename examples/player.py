@@ -16,7 +16,7 @@ import random
 import re
 import secrets
 import sys
-import time
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
@@ -34,7 +34,7 @@ ANSWER_SECONDS = 10.0
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, LONGEST_RETRY_AFTER_SECONDS = 1.0, 15.0, 60.0
 SHORTEST_BEAT_SECONDS, LONGEST_BEAT_SECONDS = 1.0, 3600.0
 RESUME_SPREAD_SECONDS = 5.0
-STOP_SECONDS = 10.0
+STOP_SECONDS, STOP_FIRST_SECONDS = 10.0, 3.0
 FREE_REQUESTS = 2
 """Then one a second. (A web page has a third one, for the moment when it goes.)"""
 
@@ -151,8 +151,9 @@ class Player:
         abandoned: Sequence[str] = (),
         headers: Headers | None = None,
         grace_seconds: float = math.inf,
+        pause_seconds: float = math.inf,
+        after: Player | None = None,
         spread: Callable[[], float] = random.random,
-        now: Callable[[], float] = time.time,
     ) -> None:
         """Make a player; `run` plays.
 
@@ -170,8 +171,9 @@ class Player:
                 asked before each, with True once one was answered with 401 or 403 and until there
                 is a stream; if it raises, that is no answer.
             grace_seconds: For how long it may go on with no answer.
+            pause_seconds: For how long the picture may stand still.
+            after: The player of this device before, which is being stopped: zapping waits for that.
             spread: Random numbers from 0 to 1.
-            now: The time in seconds since 1970, to understand dates in `Retry-After`.
         """
         self.state = State.STARTING
         self.stream: dict[str, Any] = {}
@@ -187,8 +189,11 @@ class Player:
         self._lease_id = ""
         self._headers = headers
         self._grace_seconds = grace_seconds
+        self._pause_seconds = pause_seconds
+        self._pausing: asyncio.TimerHandle | None = None
+        self._after = after
+        self._start_free_at = 0.0
         self._spread = spread
-        self._now = now
         self._key = secrets.token_urlsafe(16)
         self._failures = 0
         self._may_hurry = False
@@ -212,6 +217,8 @@ class Player:
         """Play until it is over. Cancelling this stops the stream."""
         wait = 0.0
         try:
+            if self._after is not None:
+                wait = await self._follow(self._after)
             while not self.over:
                 await self._rest(wait)
                 await asyncio.sleep(self._pause())
@@ -229,11 +236,27 @@ class Player:
         """
         return await asyncio.shield(self._finish())
 
+    def set_paused(self, *, paused: bool) -> None:
+        """Whether the picture stands still: after `pause_seconds` of that the slot is freed."""
+        if self._pausing is not None:
+            self._pausing.cancel()
+        if paused and not self.over and self._pause_seconds < math.inf:
+            loop = asyncio.get_running_loop()
+            self._pausing = loop.call_later(self._pause_seconds, self._end, "ended", {}, "paused")
+
     def online(self) -> None:
         """The device has a network again: do not wait, unless the service asked for it."""
         if self._may_hurry:
             self._failures = 0
             self._awake.set()
+
+    async def _follow(self, before: Player) -> float:
+        """Let the player before stop; the seconds until a start may follow its start."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_FIRST_SECONDS):
+                await before.stop()
+        self._start_free_at = before._start_free_at
+        return max(0.0, self._start_free_at - asyncio.get_running_loop().time())
 
     async def _ask(self) -> float:
         """One request; the seconds until the next."""
@@ -253,6 +276,8 @@ class Player:
         if first and self._replace:
             body["replace"] = self._replace
         self._unsure = True
+        if first and not self._sent:
+            self._start_free_at = asyncio.get_running_loop().time() + 1.0
         reply = await self._post("/streams", body)
         lease_id, refused = reply.lease_id(), reply.is_refusal()
         if lease_id is not None or refused:
@@ -345,6 +370,7 @@ class Player:
         if self._stop is None:
             self.state = State.OVER
             self._awake.set()
+            self.set_paused(paused=False)
             if self._grace is not None:
                 self._grace.cancel()
             self._stop = asyncio.create_task(self._release())
@@ -435,18 +461,7 @@ class Player:
             kind = str(answer.get("type")).removeprefix(PROBLEM)
             if kind == answer.get("type"):
                 kind = None
-        return _Reply(status, kind, answer, self._wait_asked_for(headers.get("Retry-After", "")))
-
-    def _wait_asked_for(self, text: str) -> float:
-        """Seconds, from seconds or a date; 0 where there is nothing to be understood."""
-        try:
-            if re.fullmatch("[0-9]+", text):
-                wait = float(text)
-            else:
-                wait = parsedate_to_datetime(text).timestamp() - self._now()
-        except (ValueError, TypeError, OverflowError):
-            return 0.0
-        return min(max(wait, 0.0), LONGEST_RETRY_AFTER_SECONDS)
+        return _Reply(status, kind, answer, _wait_asked_for(headers))
 
     async def _rest(self, seconds: float) -> None:
         """Wait, until the network comes back or it is over."""
@@ -477,6 +492,23 @@ class Player:
 
     def _path(self) -> str:
         return f"/streams/{self._lease_id}"
+
+
+def _wait_asked_for(headers: Mapping[str, str]) -> float:
+    """Seconds, from seconds or a date; 0 where there is nothing to be understood.
+
+    A date is told by the clock that dated the answer: that of a device may be years off.
+    """
+    text = headers.get("Retry-After", "")
+    try:
+        if re.fullmatch("[0-9]+", text):
+            wait = float(text)
+        else:
+            until, sent_at = map(parsedate_to_datetime, (text, headers.get("Date", "")))
+            wait = (until - sent_at).total_seconds()
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
+    return min(max(wait, 0.0), LONGEST_RETRY_AFTER_SECONDS)
 
 
 def _is_id(value: object) -> bool:

@@ -20,7 +20,7 @@ export function playWithHls(Hls, video, src, options = {}) {
     hls.attachMedia(video);
     video.play();
   };
-  const playing = playFilm(options, show, hide);
-  video.addEventListener("ended", () => playing.stop(), { once: true });
+  const on = (type, act) => video.addEventListener(type, act);
+  const playing = playFilm(on, options, show, hide);
   return { playing, stop: () => (hide(), playing.stop()), get player() { return hls; } };
 }

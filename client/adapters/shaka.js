@@ -23,7 +23,7 @@ export function playWithShaka(shaka, video, src, options = {}) {
       if (player === made) hide(), playing.stop(), options.onFilmError?.(error);
     }
   };
-  const playing = playFilm(options, show, hide);
-  video.addEventListener("ended", () => playing.stop(), { once: true });
+  const on = (type, act) => video.addEventListener(type, act);
+  const playing = playFilm(on, options, show, hide);
   return { playing, stop: () => (hide(), playing.stop()), get player() { return player; } };
 }

@@ -30,7 +30,7 @@ export function playWithVideojs(videojs, video, src, options = {}) {
     excluded = false;
     load(player.currentTime());
   };
-  const playing = playFilm(options, show, () => player.reset());
-  player.one("ended", () => playing.stop());
+  const on = (type, act) => player.on(type, act);
+  const playing = playFilm(on, options, show, () => player.reset());
   return { playing, stop: () => (player.reset(), playing.stop()), player };
 }

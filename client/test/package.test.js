@@ -8,6 +8,8 @@ import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 
+import { parse } from "acorn";
+
 const run = promisify(execFile);
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
 const read = (name) => readFile(join(ROOT, name), "utf8");
@@ -29,7 +31,7 @@ const ADAPTERS = ["adapters/film.js", "adapters/hls.js", "adapters/shaka.js", "a
 test("the package holds the client, its types, what explains it, and nothing else", () => {
   assert.deepEqual(
     packed.files.map(({ path }) => path).sort(),
-    [...ADAPTERS, "LICENSE", "README.md", "package.json", "stream-client.d.ts", "stream-client.js"].sort(),
+    [...ADAPTERS, "LICENSE", "README.md", "package.json", "stream-client.d.ts", "stream-client.js", "stream-client.tv.js"].sort(),
   );
 });
 
@@ -70,6 +72,14 @@ test("each option and callback has a type, is explained, and is used", async () 
   assert.deepEqual(explained.sort(), declared);
   const code = await read("stream-client.js");
   for (const option of declared) assert.match(code, new RegExp(`\\b${option}\\b`));
+});
+
+test("the build for old engines is made of the client, and has the syntax of 2015", async () => {
+  const built = join(app, "built.js");
+  await run("npm", ["run", "build", "--", `--outfile=${built}`, "--allow-overwrite"], { cwd: ROOT });
+  const kept = await read("stream-client.tv.js");
+  assert.equal(kept, await readFile(built, "utf8"), "npm run build makes it anew");
+  parse(kept, { ecmaVersion: 2015, sourceType: "script" });
 });
 
 test("it is one file without imports", async () => {

@@ -82,7 +82,7 @@ test("random lives are lived", async () => {
   // Else the properties below would hold of nothing.
   for (const event of ["onStarted", "onResumed", "onRefused", "onEnded", "onOffline", "onOnline"])
     assert.ok(count(event) >= 20, `${event}: ${count(event)}`);
-  assert.ok(lives.flatMap(({ requests }) => requests).filter(({ beacon }) => beacon).length >= 20);
+  assert.ok(lives.flatMap(({ requests }) => requests).filter(({ options }) => !options.redirect).length >= 20);
 });
 
 test("no course of events sends more than one request a second after the first three", () => {
@@ -99,7 +99,7 @@ test("no course of events sends more than one request a second after the first t
 });
 
 test("but for the last word of a page that goes, they are a second apart", () => {
-  const last = ({ beacon, options }) => beacon || (options.keepalive && !options.signal);
+  const last = ({ options }) => !options.redirect;
   for (const { seed, requests } of lives) {
     requests.forEach((request, index) => {
       if (index < 3 || last(request)) return;

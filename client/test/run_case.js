@@ -32,26 +32,34 @@ export const run = async ({ options = {}, answers: names, do: acts = [], seconds
       if (answer.hangs) return undefined;
       return answer.error ? new TypeError("no network") : { type: null, ...answer };
     };
-    const { grace_seconds: graceSeconds, device_id: deviceId = false } = options;
+    const { grace_seconds: graceSeconds, pause_seconds: pauseSeconds } = options;
+    const { device_id: deviceId = false } = options;
     const { abandoned, replace, device, content } = options;
     if (abandoned) globalThis.sessionStorage = storage({ [ABANDONED]: JSON.stringify(abandoned) });
     const headers = ({ refused }) => {
       if (options.headers === "broken") throw Object.assign(new Error(), { status: 401, retryAfter: NaN });
       return { Authorization: refused ? "new" : "old" };
     };
-    const playing = world.play({
-      deviceId,
-      device,
-      content,
-      ...(graceSeconds === undefined ? {} : { graceSeconds }),
-      ...(replace === undefined ? {} : { replace }),
-      ...(options.headers ? { headers } : {}),
-    });
+    const begin = () =>
+      world.play({
+        deviceId,
+        device,
+        content,
+        pauseSeconds,
+        ...(graceSeconds === undefined ? {} : { graceSeconds }),
+        ...(replace === undefined ? {} : { replace }),
+        ...(options.headers ? { headers } : {}),
+      });
+    let playing = begin();
     let stopped;
     for (const [at, what] of acts) {
       await world.pass(at - world.now / 1000);
       if (what === "stop") playing.stop().then((done) => (stopped = [world.now / 1000, done]));
-      else world.dispatch(what);
+      else if (what === "zap") {
+        playing.stop();
+        playing = begin();
+      } else if (what === "online") world.dispatch(what);
+      else playing.setPaused(what === "pause");
     }
     await world.pass(seconds - world.now / 1000);
     const told = world.told

@@ -4,11 +4,17 @@
  */
 import { setImmediate as breathe } from "node:timers/promises";
 
-import { play } from "../stream-client.js";
+import { old_engine } from "./old_engine.js";
+
+/** `STREAM_CLIENT=tv` has the tests run the build for old engines, with no more than such one has. */
+export const TV = process.env.STREAM_CLIENT === "tv";
+const { play } = TV ? old_engine() : await import("../stream-client.js");
 
 const EVENTS = ["onStarted", "onBeat", "onResumed", "onRefused", "onEnded", "onUnavailable"];
 export const CALLBACKS = [...EVENTS, "onOffline", "onOnline", "onError"];
 const REPLACED = ["setTimeout", "clearTimeout", "fetch", "addEventListener", "removeEventListener"];
+
+let began = 0; // as `performance.now` has it, which no page sees twice
 
 export class World {
   now = 0; // milliseconds
@@ -43,10 +49,12 @@ export class World {
     };
     globalThis.document = { addEventListener, removeEventListener };
     const sendBeacon = (url) => this.#beacon(url);
-    Object.defineProperty(globalThis, "navigator", { value: { sendBeacon }, configurable: true });
+    const navigator = TV ? {} : { sendBeacon };
+    Object.defineProperty(globalThis, "navigator", { value: navigator, configurable: true });
     globalThis.fetch = (url, options) => this.#fetch(url, options);
     Date.now = () => this.wall + this.now;
-    performance.now = () => this.now;
+    const start = (began += 1e9);
+    performance.now = () => start + this.now;
     Math.random = () => this.random();
   }
 
@@ -158,7 +166,7 @@ const settle = () => breathe();
  * As much of a Response as the client reads, and no stream that takes real time. `chunks` is an
  * iterator of bytes; with `streams: false` it is a Response of React Native.
  */
-const response = ({ status = 200, type = "application/json", headers = {}, body, chunks, streams = true }) => {
+const response = ({ status = 200, type = "application/json", headers = {}, body, chunks, streams = !TV }) => {
   const all = new Headers(headers);
   if (type) all.set("Content-Type", type);
   const whole = typeof body === "string" ? body : JSON.stringify(body) ?? "";

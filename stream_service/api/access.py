@@ -29,6 +29,7 @@ VIEWERS_API = frozenset(
         "/streams/{stream_id}/stop",
         "/playback/check",
         "/client.js",
+        "/client.tv.js",
         "/openapi.json",
     }
 )

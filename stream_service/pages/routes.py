@@ -50,12 +50,12 @@ def page_routes(settings: Settings) -> list[web.RouteDef]:
             raise web.HTTPNotFound
         return await file(request)
 
-    client = static_file(_STATIC / "stream-client.js", FOR_AN_HOUR)
     routes = [
         web.get("/openapi.json", openapi),
         web.get("/", landing),
         *docs_routes(settings),
-        web.get("/client.js", client),
+        web.get("/client.js", static_file(_STATIC / "stream-client.js", FOR_AN_HOUR)),
+        web.get("/client.tv.js", static_file(_STATIC / "stream-client.tv.js", FOR_AN_HOUR)),
         web.get("/static/{file}", asset),
         # What is no page, such as /metrics, names no icon, and browsers ask here.
         web.get("/favicon.ico", assets["icon.svg"]),

@@ -56,6 +56,7 @@ ROUTES = [
     ("POST", f"{MADE_UP[:-1]}/heartbeat", 404, 401),
     ("GET", "/film/film.m3u8", 401, 401),
     ("GET", "/client.js", 200, 200),
+    ("GET", "/client.tv.js", 200, 200),
     ("GET", "/.well-known/jwks.json", 200, 200),
     # Nobody's, but the operator's and the gateway's own.
     *(

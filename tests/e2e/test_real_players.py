@@ -1,6 +1,6 @@
 """hls.js, Shaka Player and Video.js play a real film behind the gateway: the picture counts.
 
-All three play side by side, each as a household of its own, so that a minute is waited for once.
+All play side by side, each as a household of its own, so that a minute is waited for once.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ VENDORS = (
     MODULES / "shaka-player" / "dist" / "shaka-player.compiled.js",
     MODULES / "video.js" / "dist" / "video.min.js",
 )
-KINDS = ("hls", "shaka", "videojs")
+# The last is hls.js with the build of the client for old engines.
+KINDS = ("hls", "shaka", "videojs", "tv")
 LEASE_SECONDS = 6
 FILM_SECONDS = 240
 SHORT_FILM_SECONDS = 6
@@ -51,7 +52,11 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, mongo_url: str) -> Iterato
     pages = folder / "pages"
     shutil.copytree(HERE / "players", pages)
     shutil.copytree(ROOT / "client" / "adapters", pages / "adapters")
+    shutil.copytree(ROOT / "client" / "adapters", pages / "tv" / "adapters")
     shutil.copy(ROOT / "client" / "stream-client.js", pages)
+    shutil.copy(ROOT / "client" / "stream-client.tv.js", pages)
+    shim = "export const play = (...options) => window.StreamService.play(...options);"
+    (pages / "tv" / "stream-client.js").write_text(shim)
     (pages / "vendor").mkdir()
     for file in VENDORS:
         shutil.copy(file, pages / "vendor")
@@ -197,6 +202,7 @@ CHANGE_QUALITY = {
     "videojs": "const list = window.session.player.qualityLevels();"
     "for (let n = 0; n < list.length; n++) list[n].enabled = n === 0",
 }
+CHANGE_QUALITY["tv"] = CHANGE_QUALITY["hls"]
 
 
 def test_a_seek_and_a_change_of_quality_are_no_new_streams(tabs: list[Tab]) -> None:

@@ -27,7 +27,12 @@ PAGES = {
     *("/", "/docs", "/docs/", "/docs/{guide}", "/console", "/console/", "/console/state"),
     *("/metrics", "/static/{file}", "/favicon.ico"),
 }
-FOR_VIEWERS = [("GET", "/watch"), ("GET", "/streams"), ("GET", "/client.js")]
+FOR_VIEWERS = [
+    ("GET", "/watch"),
+    ("GET", "/streams"),
+    ("GET", "/client.js"),
+    ("GET", "/client.tv.js"),
+]
 FOR_VIEWERS += [("POST", "/streams"), ("GET", "/openapi.json")]
 FOR_VIEWERS += [("DELETE", "/streams"), ("DELETE", "/streams/x"), ("POST", "/streams/x/stop")]
 FOR_OPERATORS = ["/", "/docs", "/docs/integration", "/console", "/console/state", "/metrics"]

@@ -28,6 +28,7 @@ PAGES = (
     "/console/state",
     "/metrics",
     "/client.js",
+    "/client.tv.js",
     "/openapi.json",
 )
 
@@ -82,6 +83,7 @@ async def test_files_beside_those_of_the_pages_are_not_served(
 
 FILES = {
     "/client.js": "text/javascript",
+    "/client.tv.js": "text/javascript",
     "/static/swagger-ui-bundle.js": "text/javascript",
     "/static/swagger-ui.css": "text/css",
     "/static/icon.svg": "image/svg+xml",
@@ -155,15 +157,17 @@ async def test_only_files_are_kept_the_client_for_an_hour(
     client = await aiohttp_client(create_app(Settings(), store=double_store))
     paths = ("/docs", "/docs/integration", *FILES)
     kept = {path: (await client.get(path)).headers["Cache-Control"] for path in paths}
-    assert kept == dict.fromkeys(paths, "no-cache") | {"/client.js": "public, max-age=3600"}
+    clients = dict.fromkeys(("/client.js", "/client.tv.js"), "public, max-age=3600")
+    assert kept == dict.fromkeys(paths, "no-cache") | clients
     for path in ("/console", "/console/state", "/metrics", "/openapi.json", "/static/none.js"):
         assert (await client.get(path)).headers["Cache-Control"] == "no-store"
 
 
 def test_the_client_that_is_served_is_the_one_of_the_package() -> None:
     root = Path(__file__).parents[2]
-    served = root / "stream_service" / "pages" / "static" / "stream-client.js"
-    assert served.samefile(root / "client" / "stream-client.js")
+    for name in ("stream-client.js", "stream-client.tv.js"):
+        served = root / "stream_service" / "pages" / "static" / name
+        assert served.samefile(root / "client" / name)
 
 
 async def test_processes_that_share_a_port_and_a_directory_tell_the_sum(

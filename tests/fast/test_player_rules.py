@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
 TABLE = json.loads((ROOT / "client" / "test" / "cases.json").read_text())
-EPOCH = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 
 
 class Network:
@@ -92,7 +90,7 @@ async def _broken_headers(_: bool) -> dict[str, str]:  # noqa: FBT001 - as the p
     raise NoAnswerError(text, status=401, retry_after=float("nan"))
 
 
-async def play(case: dict[str, Any]) -> dict[str, Any]:
+async def play(case: dict[str, Any]) -> dict[str, Any]:  # noqa: C901 - a table of acts
     """What the player asks and tells in this case, and the state that it ends in."""
     network, told = Network(case["answers"]), []
     stopped: list[Any] = []
@@ -106,26 +104,38 @@ async def play(case: dict[str, Any]) -> dict[str, Any]:
         elif event != "error":
             told.append([_seconds(), event])
 
+    async def stop_quietly(player: Player) -> None:
+        await player.stop()
+
     async def stop() -> None:
         done = await player.stop()
         stopped.extend([_seconds(), done])
 
-    player = Player(
-        cast("ClientSession", network),
-        "http://service",
-        tell=tell,
-        spread=lambda: 0.5,
-        now=lambda: EPOCH + asyncio.get_running_loop().time(),
-        **options,
-    )
-    running = asyncio.create_task(player.run())
-    tasks = [running]
+    def begin(after: Player | None = None) -> Player:
+        player = Player(
+            cast("ClientSession", network),
+            "http://service",
+            tell=tell,
+            spread=lambda: 0.5,
+            after=after,
+            **options,
+        )
+        tasks.append(asyncio.create_task(player.run()))
+        return player
+
+    tasks: list[asyncio.Task[None]] = []
+    player = begin()
     for at, what in case.get("do", []):
         await asyncio.sleep(at - asyncio.get_running_loop().time())
         if what == "stop":
             tasks.append(asyncio.create_task(stop()))
-        else:
+        elif what == "zap":
+            tasks.append(asyncio.create_task(stop_quietly(player)))
+            player = begin(after=player)
+        elif what == "online":
             player.online()
+        else:
+            player.set_paused(paused=what == "pause")
     await asyncio.sleep(case["seconds"] - asyncio.get_running_loop().time())
     outcome = {"requests": list(network.requests), "told": told, "state": str(player.state)}
     outcome |= {"labels": network.labels} if "labels" in case else {}

@@ -1,0 +1,1 @@
+../../../client/stream-client.tv.js
