@@ -277,24 +277,18 @@ class MongoStore:
             done = await self._connection.renewals.update_many(where, update)
         return done.matched_count == len(wanted)
 
-    async def end(self, places: Collection[Place], now: datetime) -> bool:
-        """Stop those that are active at `now`, leaving tombstones.
-
-        Returns:
-            Whether all of them were active.
-        """
+    async def end(self, places: Collection[Place], now: datetime) -> None:
+        """Stop those that are active at `now`, leaving tombstones."""
         await self._connection.ready()
-        wanted = set(places)
         operations = [
             UpdateOne(
                 {**self._at(place), "stream_id": place.stream_id, **documents.active(now)},
                 documents.stopping(place.stream_id, now),
             )
-            for place in sorted(wanted, key=id_of)
+            for place in sorted(set(places), key=id_of)
         ]
         with translated_errors():
-            done = await self._streams.bulk_write(operations, ordered=False)
-        return done.matched_count == len(wanted)
+            await self._streams.bulk_write(operations, ordered=False)
 
     async def count(self, *after: datetime) -> list[int]:
         """How many streams of all sessions have a lease that runs beyond each of these times.

@@ -134,11 +134,7 @@ def stream_of(request: web.Request) -> Place:
     Raises:
         StreamNotFoundError: It is neither.
     """
-    text = request.match_info["stream_id"]
-    place = _leased(request, text)
-    if place is None and not is_stream_id(text):
-        raise StreamNotFoundError  # A lease id that is not ours, say: no login would help.
-    return place or account_stream_of(request)
+    return _leased(request, request.match_info["stream_id"]) or account_stream_of(request)
 
 
 def account_stream_of(request: web.Request) -> Place:
@@ -147,10 +143,10 @@ def account_stream_of(request: web.Request) -> Place:
     Raises:
         StreamNotFoundError: It has not the form of one.
     """
-    place = Place(session_of(request), request.match_info["stream_id"])
-    if not is_stream_id(place.stream_id):
-        raise StreamNotFoundError
-    return place
+    text = request.match_info["stream_id"]
+    if not is_stream_id(text):
+        raise StreamNotFoundError  # A lease id that is not ours, say: no login would help.
+    return Place(session_of(request), text)
 
 
 def _leased(request: web.Request, text: str) -> Place | None:
