@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { World } from "./world.js";
 
 const RUNS = 400;
-const { answers } = JSON.parse(readFileSync(new URL("cases.json", import.meta.url)));
+const { answers } = JSON.parse(readFileSync(new URL("../cases/cases.json", import.meta.url)));
 const NAMES = Object.keys(answers);
 const GOOD = NAMES.filter((name) =>
   /^(started|alive|replayed|ended$|expired|not found|limit)/.test(name),

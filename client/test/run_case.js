@@ -1,40 +1,36 @@
+/** A runner of cases, as docs/clients.md wants one: in virtual time, against the stand-in service. */
+import { Agent, request } from "node:http";
+
 import { World, storage } from "./world.js";
 
 const ABANDONED = "stream-service.abandoned";
+const agent = new Agent({ keepAlive: true });
 
-/** What the client asks and tells in one case of the table, and the state that it ends in. */
-export const run = async ({ options = {}, answers: names, do: acts = [], seconds }, answers) => {
+/** What is answered, as text: { status, headers, text }. */
+export const ask = (method, url, headers = {}, body = undefined) =>
+  new Promise((resolve, reject) => {
+    const asked = request(url, { method, headers, agent }, (response) => {
+      let text = "";
+      response.setEncoding("utf8").on("data", (piece) => (text += piece));
+      response.on("end", () => resolve({ status: response.statusCode, headers: response.headers, text }));
+    });
+    asked.on("error", reject).end(body);
+  });
+
+/** Runs one case that the stand-in has handed out; what it says was wrong. */
+export const run = async ({ url, options, do: acts, seconds }) => {
   const world = new World();
+  const forwarded = async ({ at, path, headers, options: { body } }) => {
+    const answer = await ask("POST", path, { ...headers, "Case-Time": at }, body);
+    if (answer.headers["case-answer"] === "no answer") return undefined;
+    if (answer.headers["case-answer"]) return new TypeError("no network");
+    const { "content-type": type = null, ...rest } = answer.headers;
+    return { status: answer.status, type, headers: rest, body: answer.text };
+  };
   try {
-    const keys = [];
-    const requests = [];
-    const labels = [];
-    let lease; // as the last answer to a start told it
-    world.network = ({ at, path, headers, body }, index) => {
-      const name = names[Math.min(index, names.length - 1)];
-      const what = [at];
-      if (path.endsWith("/streams")) {
-        const key = headers["idempotency-key"];
-        if (!keys.includes(key)) keys.push(key);
-        what.push(`start ${"abc"[keys.indexOf(key)]}`);
-        const choices = [body.replace ?? []].flat();
-        const extra = choices.length ? ["replace", ...choices] : [];
-        if (body.device_id) extra.push("device_id");
-        if (extra.length) what.push(extra.join(" "));
-        labels.push([body.device ?? null, body.content ?? null]);
-        lease = answers[name].body?.lease_id;
-      } else if (path === `/streams/${lease}/heartbeat`) what.push("beat");
-      else if (path === `/streams/${lease}/stop`) what.push("stop");
-      else what.push(path);
-      if (headers.authorization) what.push(headers.authorization);
-      requests.push(what);
-      const answer = answers[name];
-      if (answer.hangs) return undefined;
-      return answer.error ? new TypeError("no network") : { type: null, ...answer };
-    };
-    const { grace_seconds: graceSeconds, pause_seconds: pauseSeconds } = options;
-    const { device_id: deviceId = false } = options;
-    const { abandoned, replace, device, content } = options;
+    world.network = forwarded;
+    const { grace_seconds: graceSeconds, pause_seconds: pauseSeconds } = options ?? {};
+    const { abandoned, replace, device, content, device_id: deviceId = false } = options ?? {};
     if (abandoned) globalThis.sessionStorage = storage({ [ABANDONED]: JSON.stringify(abandoned) });
     const headers = ({ refused }) => {
       if (options.headers === "broken") throw Object.assign(new Error(), { status: 401, retryAfter: NaN });
@@ -42,17 +38,18 @@ export const run = async ({ options = {}, answers: names, do: acts = [], seconds
     };
     const begin = () =>
       world.play({
+        url,
         deviceId,
         device,
         content,
         pauseSeconds,
         ...(graceSeconds === undefined ? {} : { graceSeconds }),
         ...(replace === undefined ? {} : { replace }),
-        ...(options.headers ? { headers } : {}),
+        ...(options?.headers ? { headers } : {}),
       });
     let playing = begin();
     let stopped;
-    for (const [at, what] of acts) {
+    for (const [at, what] of acts ?? []) {
       await world.pass(at - world.now / 1000);
       if (what === "stop") playing.stop().then((done) => (stopped = [world.now / 1000, done]));
       else if (what === "zap") {
@@ -68,8 +65,9 @@ export const run = async ({ options = {}, answers: names, do: acts = [], seconds
         const event = name.slice(2).toLowerCase();
         return event === "ended" ? [at, event, details[0]] : [at, event];
       });
-    const { state } = playing;
-    return { requests: [...requests], told, labels, stopped, state };
+    const said = JSON.stringify({ told, stopped, state: playing.state });
+    const verdict = await ask("POST", `${url}/done`, { "Case-Time": seconds }, said);
+    return JSON.parse(verdict.text).wrong;
   } finally {
     await world.close();
   }

@@ -23,9 +23,10 @@ export class World {
   told = []; // [event, at, ...details]
   thrown = [];
   random = () => 0.5;
-  /** Answers a request: { status, type, headers, body }, an Error, or undefined: never. */
+  /** Answers a request: { status, type, headers, body }, an Error, or undefined: never; or a promise. */
   network = () => undefined;
   delay = 0; // milliseconds until an answer
+  asking = 0; // how many requests wait for such a promise: no time passes meanwhile
   #timers = new Map();
   #next = 1;
   #listeners = [];
@@ -105,7 +106,7 @@ export class World {
   /** Lets time pass; timers fire in their order, each at its moment. */
   async pass(seconds) {
     const until = this.now + seconds * 1000;
-    await settle();
+    await this.#settle();
     for (;;) {
       let [id, at, run] = [null, Infinity];
       for (const [one, timer] of this.#timers)
@@ -118,7 +119,7 @@ export class World {
       } catch (error) {
         this.thrown.push(error);
       }
-      await settle();
+      await this.#settle();
     }
     this.now = until;
   }
@@ -127,6 +128,12 @@ export class World {
   sleep(seconds) {
     this.now += seconds * 1000;
     for (const timer of this.#timers.values()) timer.at += seconds * 1000;
+  }
+
+  /** Every promise that can go on does. */
+  async #settle() {
+    do await breathe();
+    while (this.asking);
   }
 
   #beacon(url) {
@@ -146,7 +153,14 @@ export class World {
       options,
     };
     this.requests.push(request);
-    let answer = this.network(request, this.requests.length - 1);
+    const answer = this.network(request, this.requests.length - 1);
+    if (!(answer instanceof Promise)) return this.#reply(answer, options);
+    this.asking += 1;
+    const reply = (one) => ((this.asking -= 1), this.#reply(one, options));
+    return answer.then(reply);
+  }
+
+  #reply(answer, options) {
     if (answer?.status >= 300 && answer.status < 400 && options.redirect === "error")
       answer = new TypeError("redirected");
     return new Promise((resolve, reject) => {
@@ -158,9 +172,6 @@ export class World {
     });
   }
 }
-
-/** Every promise that can go on does. */
-const settle = () => breathe();
 
 /**
  * As much of a Response as the client reads, and no stream that takes real time. `chunks` is an

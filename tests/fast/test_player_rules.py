@@ -1,84 +1,78 @@
-"""The rules for players, by the table that the JavaScript client is held to as well."""
+"""The rules for players, by the cases that every client can run: client/cases."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from contextlib import asynccontextmanager
+from http.client import HTTPConnection, HTTPMessage
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 
 import pytest
 from aiohttp import ClientConnectionError, ClientSession
+from jsonschema import Draft202012Validator
 
 from examples.player import NoAnswerError, Player
 from tests.support.processes import ROOT
 from tests.support.virtual_time import run_in_virtual_time
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
-TABLE = json.loads((ROOT / "client" / "test" / "cases.json").read_text())
+CASES = ROOT / "client" / "cases"
+TABLE = json.loads((CASES / "cases.json").read_text())
+
+
+class Asked(SimpleNamespace):
+    """What was answered."""
+
+    status: int
+    headers: HTTPMessage
+    raw: bytes
+
+
+def ask(method: str, url: str, headers: Mapping[str, str], body: object = None) -> Asked:
+    """Ask the stand-in, while no virtual time passes."""
+    address = urlsplit(url)
+    connection = HTTPConnection(str(address.hostname), int(address.port or 0))
+    try:
+        raw = None if body is None else json.dumps(body)
+        connection.request(method, address.path, raw, dict(headers))
+        response = connection.getresponse()
+        return Asked(status=response.status, headers=response.headers, raw=response.read())
+    finally:
+        connection.close()
+
+
+def _seconds() -> float:
+    return round(asyncio.get_running_loop().time(), 3)
 
 
 class Network:
-    """Answers each request with the next answer of the case, and the last one for ever."""
-
-    def __init__(self, answers: list[str]) -> None:
-        self.requests: list[list[Any]] = []
-        self.labels: list[list[str | None]] = []
-        self._lease = ""
-        self._answers = answers
-        self._keys: list[str] = []
+    """Sends each request to the stand-in, with the virtual time."""
 
     @asynccontextmanager
     async def post(
         self, url: str, *, headers: Mapping[str, str] | None, json: dict[str, Any] | None, **_: Any
     ) -> AsyncIterator[Any]:
-        answer = TABLE["answers"][self._answers[min(len(self.requests), len(self._answers) - 1)]]
-        self.requests.append([_seconds(), *self._told(url, headers or {}, json)])
-        if json is not None:
-            body = answer.get("body")
-            self._lease = body.get("lease_id", "") if isinstance(body, dict) else ""
-        if "hangs" in answer:
-            await asyncio.get_running_loop().create_future()
-        if "error" in answer:
-            raise ClientConnectionError
-        yield _response(answer)
+        asked = ask("POST", url, {**(headers or {}), "Case-Time": str(_seconds())}, json)
+        match asked.headers["Case-Answer"]:
+            case "no answer":
+                await asyncio.get_running_loop().create_future()
+            case "no network":
+                raise ClientConnectionError
 
-    def _told(self, url: str, headers: Mapping[str, str], body: dict[str, Any] | None) -> list[str]:
-        what = []
-        if url.endswith("/streams"):
-            assert body is not None
-            if headers["Idempotency-Key"] not in self._keys:
-                self._keys.append(headers["Idempotency-Key"])
-            what.append(f"start {'abc'[self._keys.index(headers['Idempotency-Key'])]}")
-            self.labels.append([body.get("device"), body.get("content")])
-            sent = ["replace", *body["replace"]] if "replace" in body else []
-            sent += ["device_id"] if "device_id" in body else []
-            what += [" ".join(sent)] if sent else []
-        else:
-            path = url.removeprefix("http://service")
-            known = {"heartbeat": "beat", "stop": "stop"}
-            ours = {f"/streams/{self._lease}/{verb}": name for verb, name in known.items()}
-            what.append(ours.get(path, path))
-        return what + ([headers["Authorization"]] if "Authorization" in headers else [])
+        async def read() -> bytes:
+            return asked.raw
 
-
-def _response(answer: dict[str, Any]) -> Any:
-    body = answer.get("body")
-    raw = (body if isinstance(body, str) else json.dumps(body)).encode()
-    kind = answer.get("type", "application/octet-stream")
-
-    async def read() -> bytes:
-        return raw
-
-    headers = {"Content-Type": kind, **answer.get("headers", {})}
-    return SimpleNamespace(status=answer["status"], headers=headers, content_type=kind, read=read)
-
-
-def _seconds() -> float:
-    return round(asyncio.get_running_loop().time(), 3)
+        kind = asked.headers["Content-Type"] or "application/octet-stream"
+        yield SimpleNamespace(
+            status=asked.status, headers=asked.headers, content_type=kind, read=read
+        )
 
 
 async def _headers(refused: bool) -> dict[str, str]:  # noqa: FBT001 - as the player calls it
@@ -90,66 +84,103 @@ async def _broken_headers(_: bool) -> dict[str, str]:  # noqa: FBT001 - as the p
     raise NoAnswerError(text, status=401, retry_after=float("nan"))
 
 
-async def play(case: dict[str, Any]) -> dict[str, Any]:  # noqa: C901 - a table of acts
-    """What the player asks and tells in this case, and the state that it ends in."""
-    network, told = Network(case["answers"]), []
-    stopped: list[Any] = []
-    options = dict(case.get("options", {}))
-    if "headers" in options:
-        options["headers"] = _broken_headers if options["headers"] == "broken" else _headers
+class Run:
+    """One case, run with the Python player."""
 
-    def tell(event: str, _: Any) -> None:
-        if event == "ended":
-            told.append([_seconds(), event, player.reason])
-        elif event != "error":
-            told.append([_seconds(), event])
+    def __init__(self, case: dict[str, Any]) -> None:
+        self.case = case
+        self.told: list[list[Any]] = []
+        self.stopped: list[Any] | None = None
+        self.tasks: list[asyncio.Task[None]] = []
 
-    async def stop_quietly(player: Player) -> None:
-        await player.stop()
-
-    async def stop() -> None:
-        done = await player.stop()
-        stopped.extend([_seconds(), done])
-
-    def begin(after: Player | None = None) -> Player:
-        player = Player(
-            cast("ClientSession", network),
-            "http://service",
-            tell=tell,
+    def begin(self, after: Player | None = None) -> None:
+        """Play, or play something else."""
+        options = dict(self.case["options"] or {})
+        if "headers" in options:
+            options["headers"] = _broken_headers if options["headers"] == "broken" else _headers
+        self.player = player = Player(
+            cast("ClientSession", Network()),
+            self.case["url"],
+            tell=lambda event, _: self._tell(player, event),
             spread=lambda: 0.5,
             after=after,
             **options,
         )
-        tasks.append(asyncio.create_task(player.run()))
-        return player
+        self.tasks.append(asyncio.create_task(player.run()))
 
-    tasks: list[asyncio.Task[None]] = []
-    player = begin()
-    for at, what in case.get("do", []):
-        await asyncio.sleep(at - asyncio.get_running_loop().time())
-        if what == "stop":
-            tasks.append(asyncio.create_task(stop()))
-        elif what == "zap":
-            tasks.append(asyncio.create_task(stop_quietly(player)))
-            player = begin(after=player)
-        elif what == "online":
-            player.online()
-        else:
-            player.set_paused(paused=what == "pause")
-    await asyncio.sleep(case["seconds"] - asyncio.get_running_loop().time())
-    outcome = {"requests": list(network.requests), "told": told, "state": str(player.state)}
-    outcome |= {"labels": network.labels} if "labels" in case else {}
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    return outcome | ({"stopped": stopped} if stopped else {})
+    def _tell(self, player: Player, event: str) -> None:
+        if event != "error":
+            self.told.append([_seconds(), event, *([player.reason] if event == "ended" else [])])
+
+    async def _stop(self) -> None:
+        done = await self.player.stop()
+        self.stopped = [_seconds(), done]
+
+    def do(self, what: str) -> None:
+        """What happens at the device."""
+        match what:
+            case "stop":
+                self.tasks.append(asyncio.create_task(self._stop()))
+            case "online":
+                self.player.online()
+            case "pause" | "play":
+                self.player.set_paused(paused=what == "pause")
+            case "zap":
+                # The next player stops this one first.
+                self.begin(after=self.player)
+
+    async def verdict(self) -> list[str]:
+        """What was wrong."""
+        self.begin()
+        for at, what in self.case["do"] or []:
+            await asyncio.sleep(at - asyncio.get_running_loop().time())
+            self.do(what)
+        await asyncio.sleep(self.case["seconds"] - asyncio.get_running_loop().time())
+        said = {"told": self.told, "stopped": self.stopped, "state": str(self.player.state)}
+        asked = ask("POST", f"{self.case['url']}/done", {"Case-Time": "0"}, said)
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        return cast("list[str]", json.loads(asked.raw)["wrong"])
 
 
-@pytest.mark.parametrize("case", TABLE["cases"], ids=lambda case: case["name"])
-def test_the_python_player_keeps_the_rules(case: dict[str, Any]) -> None:
-    expected = {
-        name: case[name]
-        for name in ("requests", "told", "state", "stopped", "labels")
-        if name in case
-    }
-    assert run_in_virtual_time(play(case)) == expected
+@pytest.fixture(scope="module")
+def stand_in() -> Iterator[str]:
+    with subprocess.Popen(
+        [sys.executable, CASES / "stand_in.py", "--port", "0"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().split()[-1]
+        process.kill()
+
+
+def test_the_python_player_keeps_the_rules(stand_in: str) -> None:
+    wrong = {}
+    for _ in TABLE["cases"]:
+        case = json.loads(ask("GET", stand_in, {}).raw)
+        said = run_in_virtual_time(Run(case).verdict())
+        if said:
+            wrong[case["name"]] = said
+    assert wrong == {}
+
+
+def test_the_table_has_the_form_of_its_schema() -> None:
+    schema = json.loads((CASES / "cases.schema.json").read_text())
+    Draft202012Validator.check_schema(schema)
+    Draft202012Validator(schema).validate(TABLE)
+    assert len({case["name"] for case in TABLE["cases"]}) == len(TABLE["cases"])
+
+
+def test_the_stand_in_says_what_a_client_did_wrong() -> None:
+    with subprocess.Popen(
+        [sys.executable, CASES / "stand_in.py", "--port", "0", "--only", "is over at the first"],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        url = json.loads(ask("GET", process.stdout.readline().split()[-1], {}).raw)["url"]
+        asked = ask("POST", f"{url}/done", {}, {"told": [], "state": "playing"})
+        said = "".join(json.loads(asked.raw)["wrong"])
+        assert 'state: "over" expected, "playing" seen' in said
+        assert "1 failed" in process.stdout.read()
+        assert process.wait() == 1
