@@ -6,10 +6,9 @@ one transaction, two processes that took the same locks in another order would w
 Only plain operators are used, so that the same code is right on MongoDB, on a sharded cluster, on
 the embedded server and on the test double.
 
-Through a router every filter names `session`, the shard key, so that it can ask one shard alone.
-Elsewhere what is looked up by `_id`, which begins with the session, goes without: that is half the
-bytes, and no planner has another index to try. (A hint would say so too, but DocumentDB refuses one
-in an update.)
+Filters name `session`, the shard key, so that a router can ask one shard alone. Only the renewals
+off a router go without: that is half the bytes, and no planner has another index to try. (A hint
+would say so too, but DocumentDB refuses one in an update.)
 """
 
 from __future__ import annotations
@@ -159,9 +158,10 @@ class MongoStore:
             The holder by the stream that was asked for; one whose slot was never used, or has been
             forgotten, is absent.
         """
-        where: dict[str, Any] = {"_id": {"$in": sorted({id_of(place) for place in places})}}
-        if self._connection.is_router:
-            where["session"] = {"$in": sorted({place.session for place in places})}
+        where = {
+            "_id": {"$in": sorted({id_of(place) for place in places})},
+            "session": {"$in": sorted({place.session for place in places})},
+        }
         holders = {id_of(stream.place): stream for stream in await self._find(where)}
         return {place: holders[id_of(place)] for place in places if id_of(place) in holders}
 
@@ -212,7 +212,7 @@ class MongoStore:
 
     def _operation(self, change: Change, now: datetime) -> UpdateOne:
         stream = change.stream
-        where = self._at(stream.place)
+        where = _at(stream.place)
         match change:
             case Confirm():
                 where |= {"stream_id": stream.stream_id, **documents.active(now)}
@@ -224,8 +224,6 @@ class MongoStore:
             case Put(victim=victim, if_unchanged=if_unchanged, expired=expired):
                 update = documents.holding(stream, self._retention)
                 if victim is None:
-                    if not self._connection.is_router:
-                        update["$setOnInsert"] = {"session": stream.session}
                     if expired is not None:
                         update |= documents.remembering(expired.stream_id, "expired")
                     return UpdateOne({**where, "expires_at": {"$lte": now}}, update, upsert=True)
@@ -234,12 +232,6 @@ class MongoStore:
                 if if_unchanged:
                     where["expires_at"] = victim.expires_at
                 return UpdateOne(where, update)
-
-    def _at(self, place: Place) -> dict[str, Any]:
-        """The filter for the slot of this stream."""
-        if self._connection.is_router:
-            return {"_id": id_of(place), "session": place.session}
-        return {"_id": id_of(place)}
 
     async def renew(self, places: Collection[Place], now: datetime, until: datetime) -> bool:
         """Let the leases of those that are active at `now` run on, never to an earlier end.
@@ -258,8 +250,7 @@ class MongoStore:
             # statement goes to the shard that owns the document, and counts it or does not.
             statements = [
                 UpdateOne(
-                    {**self._at(place), "stream_id": place.stream_id, **documents.active(now)},
-                    update,
+                    {**_at(place), "stream_id": place.stream_id, **documents.active(now)}, update
                 )
                 for place in sorted(wanted, key=id_of)
             ]
@@ -282,7 +273,7 @@ class MongoStore:
         await self._connection.ready()
         operations = [
             UpdateOne(
-                {**self._at(place), "stream_id": place.stream_id, **documents.active(now)},
+                {**_at(place), "stream_id": place.stream_id, **documents.active(now)},
                 documents.stopping(place.stream_id, now),
             )
             for place in sorted(set(places), key=id_of)
@@ -314,6 +305,11 @@ class MongoStore:
                 for time in after
             ]
         return [round(count / share) for count in counts]
+
+
+def _at(place: Place) -> dict[str, Any]:
+    """The filter for the slot of this stream."""
+    return {"_id": id_of(place), "session": place.session}
 
 
 def _slice_of_sessions(share: float) -> tuple[dict[str, Any], float]:
