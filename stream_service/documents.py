@@ -59,13 +59,17 @@ def forget_at(expires_at: datetime, retention: timedelta) -> datetime:
     return datetime.fromtimestamp(-(-kept_until.timestamp() // _STEP_SECONDS) * _STEP_SECONDS, UTC)
 
 
+NOT_ENDED: dict[str, Any] = {"ended": None}
+"""What a stream must be for a command to end it, or to bring it back: active or merely lapsed."""
+
+
 def active(now: datetime) -> dict[str, Any]:
-    """What a stream must be for a command to renew, end or replace it.
+    """What a stream must be for a heartbeat to renew it or a start to replace it.
 
     A tombstone is dated back, but not before a command that was sent earlier and is carried out
     only now: such a command must not find the stream active again.
     """
-    return {"expires_at": {"$gt": now}, "ended": None}
+    return {"expires_at": {"$gt": now}, **NOT_ENDED}
 
 
 def renewing(until: datetime, retention: timedelta) -> dict[str, Any]:
@@ -76,7 +80,9 @@ def renewing(until: datetime, retention: timedelta) -> dict[str, Any]:
 def stopping(stream_id: str, now: datetime) -> dict[str, Any]:
     """The update that ends this stream and lets go of its places."""
     return {
-        "$set": {"ended": "stopped", "expires_at": now - TOLERATED_SKEW},
+        "$set": {"ended": "stopped"},
+        # Never forward: of a stream that lapsed long ago, `forget_at` may be near.
+        "$min": {"expires_at": now - TOLERATED_SKEW},
         "$unset": {"places": ""},
         **remembering(stream_id, "stopped"),
     }

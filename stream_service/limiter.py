@@ -78,6 +78,23 @@ class Started:
     spared: Literal["refusal", "replacement"] | None = None
 
 
+class Beat(NamedTuple):
+    """A request to renew a lease.
+
+    Attributes:
+        place: Of the stream.
+        returning: Whether a stream whose lease merely ran out comes back.
+    """
+
+    place: Place
+    returning: bool = False
+
+    @property
+    def session(self) -> str:
+        """Digest of the session id."""
+        return self.place.session
+
+
 class Renewed(NamedTuple):
     """A lease that was renewed.
 
@@ -166,7 +183,7 @@ class Limiter:
         self._start: GroupCommit[Start, Started] = GroupCommit(
             self._start_batch, account=lambda start: start.session, observe=group("start")
         )
-        self._heartbeat: GroupCommit[Place, Renewed] = GroupCommit(
+        self._heartbeat: GroupCommit[Beat, Renewed] = GroupCommit(
             self._heartbeat_batch, account=_session, observe=group("heartbeat")
         )
         self._stop: GroupCommit[Place, bool] = GroupCommit(
@@ -225,15 +242,21 @@ class Limiter:
         """
         return self._still_active(await self._look(place), place.stream_id, self._clock())
 
-    async def heartbeat(self, place: Place) -> Renewed:
+    async def heartbeat(self, place: Place, *, returning: bool = False) -> Renewed:
         """Renew the lease of a stream.
 
+        Args:
+            place: Of the stream.
+            returning: Whether it comes back if its lease merely ran out: nothing ended it, and its
+                slot still holds it. Such a renewal is to admission one that was sent in time and is
+                carried out late.
+
         Raises:
-            StreamEndedError: It is over; a heartbeat never brings it back.
+            StreamEndedError: It is over.
             StreamNotFoundError: It was never known to this session, or it has been forgotten.
         """
         try:
-            renewed = await self._heartbeat(place)
+            renewed = await self._heartbeat(Beat(place, returning))
         except Exception as error:
             self._observer.on_heartbeat(error)
             raise
@@ -256,14 +279,16 @@ class Limiter:
     async def stop_all(self, session: str) -> int:
         """End the streams that a session has now; one that starts meanwhile may stay.
 
+        Those whose lease has run out are ended too, so that none of them comes back.
+
         Returns:
-            How many this ended.
+            How many this ended that were active.
         """
         answered = self._list.answered + self._stop.answered
         try:
             async with asyncio.timeout(self._stop.deadline_seconds):
-                streams = await self.active(session)
-                stopped = await asyncio.gather(*(self._stop(stream.place) for stream in streams))
+                places = [one.place for one in await self._list(session) if one.ended is None]
+                stopped = await asyncio.gather(*map(self._stop, places))
         except TimeoutError:
             raise late(self._list.answered + self._stop.answered - answered) from None
         self._observer.on_stop(sum(stopped))
@@ -354,12 +379,14 @@ class Limiter:
             tombstones=before,
         )
 
-    async def _heartbeat_batch(self, places: Sequence[Place]) -> list[Renewed | Exception | Again]:
+    async def _heartbeat_batch(self, beats: Sequence[Beat]) -> list[Renewed | Exception | Again]:
         """One command, and one read if a stream is over or a label is not in memory."""
+        places = [beat.place for beat in beats]
+        returning = {beat.place for beat in beats if beat.returning}
         now = self._clock()
         until = now + self._lease
         labels = self._labels
-        if await self._store.renew(places, now, until):
+        if await self._store.renew(places, now, until, returning=returning):
             if labels is None:
                 return [Renewed(*place, until) for place in places]
             known = {place: labels.get(place) for place in places}
@@ -372,7 +399,9 @@ class Limiter:
             content = known.get(place)
             if content is None:
                 try:
-                    stream = self._still_active(holders.get(place), place.stream_id, now)
+                    stream = self._still_active(
+                        holders.get(place), place.stream_id, now, or_lapsed=place in returning
+                    )
                 except (StreamEndedError, StreamNotFoundError) as over:
                     outcomes.append(over)
                     continue
@@ -388,17 +417,18 @@ class Limiter:
         return outcomes
 
     async def _stop_batch(self, places: Sequence[Place]) -> list[bool | Exception]:
-        """Two commands: what is there, and the end of what is active."""
+        """Two commands: what is there, and the end of what nothing has ended yet."""
         now = self._clock()
         holders = await self._store.slots(set(places))
-        active = {
-            place
+        there = {
+            place: holder
             for place, holder in holders.items()
-            if holder.place == place and holder.ended is None and holder.is_active(now)
+            if holder.place == place and holder.ended is None
         }
-        if active:
+        active = {place for place, holder in there.items() if holder.is_active(now)}
+        if there:
             # Who ends one of them at the same moment in another process is told the same of it.
-            await self._store.end(active, now)
+            await self._store.end(there, now)
         outcomes: list[bool | Exception] = []
         for place in places:
             holder = holders.get(place)
@@ -427,14 +457,17 @@ class Limiter:
         await self._store.ping()
         return asked
 
-    def _still_active(self, holder: Stream | None, stream_id: str, now: datetime) -> Stream:
+    def _still_active(
+        self, holder: Stream | None, stream_id: str, now: datetime, *, or_lapsed: bool = False
+    ) -> Stream:
         if holder is not None and holder.stream_id == stream_id:
             if holder.ended == "stopped":
                 raise StreamEndedError("stopped")
-            if holder.ended is None and holder.is_active(now):
+            if holder.ended is None and (or_lapsed or holder.is_active(now)):
                 return holder
-            last_beat = holder.expires_at - self._lease
-            raise StreamEndedError("expired", silent_for=now - last_beat)
+            # What fetches a film goes on asking: that is one end, found many times.
+            silent_for = None if or_lapsed else now - (holder.expires_at - self._lease)
+            raise StreamEndedError("expired", silent_for=silent_for)
         reason = None if holder is None else holder.reason_of(stream_id)
         if reason is not None:
             raise StreamEndedError(reason, holder if reason == "replaced" else None)
@@ -446,8 +479,8 @@ def _size(content: str) -> int:
     return _LABEL_OVERHEAD_BYTES + 4 * len(content)
 
 
-def _session(place: Place) -> str:
-    return place.session
+def _session(of: Place | Beat) -> str:
+    return of.session
 
 
 def _started(start: Start, stream: Stream, active: int, *, replay: bool = False) -> Started:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from random import randrange
 from typing import TYPE_CHECKING, Any
 
-from pymongo import UpdateOne
+from pymongo import UpdateMany, UpdateOne
 from pymongo.errors import BulkWriteError
 
 from stream_service import documents
@@ -233,47 +233,66 @@ class MongoStore:
                     where["expires_at"] = victim.expires_at
                 return UpdateOne(where, update)
 
-    async def renew(self, places: Collection[Place], now: datetime, until: datetime) -> bool:
+    async def renew(
+        self,
+        places: Collection[Place],
+        now: datetime,
+        until: datetime,
+        *,
+        returning: Collection[Place] = (),
+    ) -> bool:
         """Let the leases of those that are active at `now` run on, never to an earlier end.
 
         It does not wait for a majority: a failover may undo it.
 
+        Args:
+            places: Of the streams.
+            now: The time.
+            until: End of the leases.
+            returning: Those of them that are renewed also if their lease has run out, as long as
+                nothing ended them and their slot still holds them.
+
         Returns:
-            Whether all of them were active. If not, `slots` tells which, and until when.
+            Whether all of them were renewed. If not, `slots` tells which, and until when.
         """
         await self._connection.ready()
-        wanted = set(places)
+        lapsed_too = set(returning)
+        wanted = set(places) | lapsed_too
         update = documents.renewing(until, self._retention)
+        statements: list[UpdateOne | UpdateMany] = []
         if self._connection.is_router:
             # A router sends an update of many to several shards without their versions: while a
             # chunk moves, it may miss a document or count one twice. With the whole shard key each
             # statement goes to the shard that owns the document, and counts it or does not.
-            statements = [
-                UpdateOne(
-                    {**_at(place), "stream_id": place.stream_id, **documents.active(now)}, update
-                )
-                for place in sorted(wanted, key=id_of)
-            ]
-            with translated_errors():
-                renewed = await self._connection.renewals.bulk_write(statements, ordered=False)
-            return renewed.matched_count == len(wanted)
-        # One update for all matches every session with every stream that is named. A stream id is
-        # the digest of a secret, so a stream of another session is named by who holds its lease.
-        where = {
-            "_id": {"$in": sorted(map(id_of, wanted))},
-            "stream_id": {"$in": sorted(place.stream_id for place in wanted)},
-            **documents.active(now),
-        }
+            for place in sorted(wanted, key=id_of):
+                state = documents.NOT_ENDED if place in lapsed_too else documents.active(now)
+                where = {**_at(place), "stream_id": place.stream_id, **state}
+                statements.append(UpdateOne(where, update))
+        else:
+            # One update for all matches every session with every stream that is named. A stream id
+            # is the digest of a secret, so a stream of another session is named by who holds its
+            # lease or its token.
+            for these, state in (
+                (wanted - lapsed_too, documents.active(now)),
+                (lapsed_too, documents.NOT_ENDED),
+            ):
+                where = {
+                    "_id": {"$in": sorted(map(id_of, these))},
+                    "stream_id": {"$in": sorted(place.stream_id for place in these)},
+                    **state,
+                }
+                if these:
+                    statements.append(UpdateMany(where, update))
         with translated_errors():
-            done = await self._connection.renewals.update_many(where, update)
+            done = await self._connection.renewals.bulk_write(statements, ordered=False)
         return done.matched_count == len(wanted)
 
     async def end(self, places: Collection[Place], now: datetime) -> None:
-        """Stop those that are active at `now`, leaving tombstones."""
+        """Stop those that nothing has ended yet, active or lapsed, leaving tombstones."""
         await self._connection.ready()
         operations = [
             UpdateOne(
-                {**_at(place), "stream_id": place.stream_id, **documents.active(now)},
+                {**_at(place), "stream_id": place.stream_id, **documents.NOT_ENDED},
                 documents.stopping(place.stream_id, now),
             )
             for place in sorted(set(places), key=id_of)

@@ -44,7 +44,7 @@ _DETAILS: dict[Refused, str] = {
     "missing": f"Send one token, as {TOKEN_HEADER}, or as playback_token in the query of the "
     f"address that the gateway passes on as {URI_HEADER}.",
     "invalid": "The playback token is not one of this service, or not for this audience.",
-    "expired": "The lease that the playback token was for is over: a heartbeat gives a new one.",
+    "expired": "The lease that the playback token was for is over.",
     "stopped": "The stream was stopped.",
     "replaced": "Another stream took this one's place.",
     "unknown": "There is no such stream any more.",
@@ -74,14 +74,18 @@ def playback_token(request: web.Request, stream: Stream | Renewed) -> str | Unse
 
 
 async def check(request: web.Request) -> web.Response:
-    """`GET /playback/check`: is this token good; with `live=1`, is its stream still active."""
-    live = _live(request)
+    """`GET /playback/check`: is this token good; by `live=1` or `renew=1`, is its stream active."""
+    switches = _switches(request)
     # Asked live, the store knows better than the token when its stream is over. So no film stops
     # for want of a new token while the database is unreachable: then this is 503, not 401.
-    playback = _checked(request, even_expired=live)
-    if live:
+    playback = _checked(request, even_expired=bool(switches))
+    if switches:
+        limiter, place = request.app[LIMITER], Place(playback.session, playback.stream_id)
         try:
-            await request.app[LIMITER].get(Place(playback.session, playback.stream_id))
+            if "renew" in switches:
+                await limiter.heartbeat(place, returning=True)
+            else:
+                await limiter.get(place)
         except StreamEndedError as ended:
             raise _refused(ended.reason) from None
         except StreamNotFoundError:
@@ -99,16 +103,17 @@ def _about(playback: Playback) -> dict[str, str]:
     return headers
 
 
-def _live(request: web.Request) -> bool:
+def _switches(request: web.Request) -> set[str]:
+    """Which of `live` and `renew` the query has on."""
     if not request.query_string:
-        return False
-    for name in request.query:
-        if name != "live":
-            raise invalid(shown(name), f"The query may have live; {shown(name)} is unknown.")
-    values = set(request.query.getall("live", ()))
-    if not values <= {"0", "1"}:
-        raise invalid("live", "live must be 0 or 1.")
-    return "1" in values
+        return set()
+    for name, value in request.query.items():
+        if name not in ("live", "renew"):
+            said = f"The query may have live and renew; {shown(name)} is unknown."
+            raise invalid(shown(name), said)
+        if value not in ("0", "1"):
+            raise invalid(name, f"{name} must be 0 or 1.")
+    return {name for name, value in request.query.items() if value == "1"}
 
 
 def _checked(request: web.Request, *, even_expired: bool) -> Playback:

@@ -388,13 +388,15 @@ async def test_a_database_that_gives_no_answer_is_told_apart_from_a_token_that_i
     api = await open_api(aiohttp_client, double_store, playback_keys=(any_key,))
     token, live = (await api.started())["playback_token"], f"{CHECK}?live=1"
 
-    async def no_answer(*_: object) -> None:
+    async def no_answer(*_: object, **__: object) -> None:
         raise StoreUnavailableError("NetworkTimeout")
 
-    double_store.slots = no_answer  # type: ignore[assignment, method-assign]
+    double_store.slots = double_store.renew = no_answer  # type: ignore[assignment, method-assign]
     # By its time alone it would be over: only the store could tell.
     api.clock.move_on(2 * TTL)
-    assert (await _check(api, token, path=live)).status == 503
+    for path in (live, f"{CHECK}?renew=1"):
+        answer = await _check(api, token, path=path)
+        assert (answer.status, answer.headers["Stream-Id"][0]) == (503, "0")
     signed, _, signature = token.rpartition(".")
     assert await _reason(api, f"{signed}.{signature[::-1]}", path=live) == "invalid"
 
@@ -430,14 +432,136 @@ async def test_a_parameter_that_is_not_known_is_refused_by_its_name(api: Api, qu
     answer = await _check(api, token, path=f"{CHECK}?{query}")
     name = {"live=1&x=": "x", "l%C3%AFve=1": "l\\xefve"}.get(query, query[:4])
     assert (answer.status, answer.body["field"]) == (400, name)
-    assert answer.body["detail"] == f"The query may have live; {name} is unknown."
+    assert answer.body["detail"] == f"The query may have live and renew; {name} is unknown."
 
 
-@pytest.mark.parametrize("live", ["2", "", "true", "1&live=x"])
-async def test_live_that_is_neither_0_nor_1_is_refused(api: Api, live: str) -> None:
+@pytest.mark.parametrize("name", ["live", "renew"])
+@pytest.mark.parametrize("value", ["2", "", "true", "1&{}=x"])
+async def test_a_switch_that_is_neither_0_nor_1_is_refused(api: Api, name: str, value: str) -> None:
     token = (await api.started())["playback_token"]
-    answer = await _check(api, token, path=f"{CHECK}?live={live}")
-    assert (answer.status, answer.body["field"]) == (400, "live")
+    answer = await _check(api, token, path=f"{CHECK}?{name}={value.format(name)}")
+    assert (answer.status, answer.body["field"]) == (400, name)
+
+
+# What fetches the film renews the lease.
+
+RENEW = f"{CHECK}?renew=1"
+
+
+@pytest.fixture
+async def fetched(aiohttp_client: AiohttpClient, store: MongoStore, any_key: Path) -> Api:
+    return await open_api(
+        aiohttp_client, store, playback_keys=(any_key,), stream_limit_header="Stream-Limit"
+    )
+
+
+async def _ends_at(api: Api) -> dict[str, str]:
+    return {stream["stream_id"]: stream["expires_at"] for stream in await api.playing()}
+
+
+async def test_a_fetch_renews_the_lease_and_nothing_else_of_a_check_does(fetched: Api) -> None:
+    started = await fetched.started(content="film")
+    for path in (CHECK, f"{CHECK}?live=1", f"{CHECK}?renew=0", RENEW):
+        fetched.clock.move_on(TTL / 4)
+        answer = await _check(fetched, started["playback_token"], path=path)
+        assert (answer.status, answer.raw) == (204, b"")
+        assert answer.headers["Stream-Id"] == started["stream_id"]
+        assert answer.headers["Stream-Content"] == "film"
+        ends = (await _ends_at(fetched)).get(started["stream_id"])
+        assert (ends == started["expires_at"]) == (path != RENEW)
+    # With the token of the start, for as long as the film is fetched.
+    for _ in range(5):
+        fetched.clock.move_on(TTL - 1)
+        answer = await _check(fetched, started["playback_token"], path=f"{RENEW}&live=1")
+        assert answer.status == 204
+    assert len(await fetched.playing()) == 1
+
+
+async def test_a_fetch_brings_back_a_stream_whose_lease_ran_out_and_a_heartbeat_does_not(
+    fetched: Api,
+) -> None:
+    started = await fetched.started()
+    beat = f"/streams/{started['lease_id']}/heartbeat"
+    fetched.clock.move_on(2 * TTL)
+    late = await fetched.ask("POST", beat)
+    assert (late.status, late.body["reason"]) == (410, "expired")
+    assert await _reason(fetched, started["playback_token"], path=f"{CHECK}?live=1") == "expired"
+    assert await fetched.playing() == []
+
+    assert (await _check(fetched, started["playback_token"], path=RENEW)).status == 204
+
+    assert (await _ends_at(fetched)).keys() == {started["stream_id"]}
+    assert (await fetched.ask("POST", beat)).status == 200
+
+
+async def test_a_fetch_never_brings_back_what_was_ended_or_lost_its_slot(fetched: Api) -> None:
+    stopped, replaced, overwritten = [await fetched.started(session=name) for name in "abc"]
+    closed = [await fetched.started(session="d") for _ in range(3)][2]
+    await fetched.ask("DELETE", f"/streams/{stopped['lease_id']}", session=None)
+    await fetched.started(session="b", replace=replaced["stream_id"])
+    fetched.clock.move_on(2 * TTL)
+    await fetched.started(session="c")
+    # A start with a lowered limit has the lapsed ones closed that would be too many.
+    headers = {"Stream-Limit": "1"}
+    lowered = await fetched.ask("POST", "/streams", session="d", headers=headers)
+    assert (lowered.status, lowered.body["active"]) == (201, 1)
+
+    for started, reason in (
+        (stopped, "stopped"),
+        (replaced, "replaced"),
+        (overwritten, "expired"),
+        (closed, "expired"),
+    ):
+        assert await _reason(fetched, started["playback_token"], path=RENEW) == reason
+    assert [len(await fetched.playing(session=name)) for name in "abcd"] == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("which", ["one", "all"])
+async def test_what_is_ended_while_its_lease_has_run_out_stays_ended(
+    fetched: Api, which: str
+) -> None:
+    started = await fetched.started()
+    fetched.clock.move_on(2 * TTL)
+
+    path = f"/streams/{started['stream_id']}" if which == "one" else "/streams"
+    ended = await fetched.ask("DELETE", path)
+
+    assert (ended.status, ended.body) == ((204, None) if which == "one" else (200, {"ended": 0}))
+    assert await _reason(fetched, started["playback_token"], path=RENEW) == "stopped"
+    beat = await fetched.ask("POST", f"/streams/{started['lease_id']}/heartbeat")
+    assert (beat.status, beat.body["reason"]) == (410, "stopped")
+
+
+async def test_a_fetch_of_a_stream_that_is_forgotten_is_unknown(
+    aiohttp_client: AiohttpClient, wire_store: MongoStore, double_store: MongoStore, any_key: Path
+) -> None:
+    there = await open_api(aiohttp_client, double_store, playback_keys=(any_key,))
+    here = await open_api(aiohttp_client, wire_store, playback_keys=(any_key,))
+    token = (await there.started())["playback_token"]
+    assert await _reason(here, token, path=RENEW) == "unknown"
+
+
+async def test_fetches_and_heartbeats_that_wait_at_the_same_moment_share_commands(
+    aiohttp_client: AiohttpClient, commands: Commands, wire_store: MongoStore, any_key: Path
+) -> None:
+    api = await open_api(aiohttp_client, wire_store, playback_keys=(any_key,))
+    streams = [await api.started(session=str(n)) for n in range(40)]
+    fetching, beating = streams[:20], streams[20:]
+    api.clock.move_on(TTL)
+    lapsed = beating.pop()
+    for one in beating:
+        # Those that are to send heartbeats are active again.
+        assert (await _check(api, one["playback_token"], path=RENEW)).status == 204
+    commands.sent.clear()
+    answers = await asyncio.gather(
+        *(_check(api, one["playback_token"], path=RENEW) for one in fetching),
+        *(
+            api.ask("POST", f"/streams/{one['lease_id']}/heartbeat", session=None)
+            for one in (*beating, lapsed)
+        ),
+    )
+    assert [answer.status for answer in answers] == [204] * 20 + [200] * 19 + [410]
+    assert 1 <= len(commands.sent) < 20
 
 
 # What is no token of ours.

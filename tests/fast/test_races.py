@@ -9,11 +9,20 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from stream_service import admission
 from stream_service import store as store_module
 from stream_service.admission import SAME_DEVICE, STALEST, Start
-from stream_service.limiter import Limiter, Started
-from stream_service.store import MongoStore
-from stream_service.streams import LimitReachedError, new_secret, token_of
+from stream_service.limiter import Limiter, Renewed, Started
+from stream_service.store import MongoStore, Put
+from stream_service.streams import (
+    LimitReachedError,
+    Stream,
+    StreamEndedError,
+    new_secret,
+    stream_id_of,
+    token_of,
+    utc_now,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -239,6 +248,71 @@ async def test_starts_that_are_not_held_to_the_limit_race_with_others_that_are(
         await limiters[1].stop(started.stream.place)
     assert len(await race([Start("s", 3) for _ in range(30)])) == 1
     assert len(await active(limiters[0], "s")) == 3
+
+
+async def returning_beside_starts(
+    stores: list[MongoStore], limiters: list[Limiter], monkeypatch: pytest.MonkeyPatch
+) -> Counter[str]:
+    """Let three lapsed streams of each of 120 accounts come back while three more start.
+
+    The limit was 6 when they began, and is 3 now. Whoever starts has read before any of them comes
+    back, and writes while they do.
+
+    Returns:
+        How many streams each account has active then.
+    """
+    sessions = [f"s{n}" for n in range(120)]
+    long_ago = utc_now() - 2 * LEASE
+    lapsed = [
+        Stream(session, stream_id_of(slot, token_of(new_secret())), long_ago, long_ago + LEASE)
+        for session in sessions
+        for slot in (1, 3, 5)
+    ]
+    assert all(await stores[0].write([Put(stream) for stream in lapsed], long_ago))
+    everybody_has_read = asyncio.Event()
+    read = stores[0].read
+
+    async def reads(*args: Any) -> Any:
+        view = await read(*args)
+        everybody_has_read.set()
+        return view
+
+    monkeypatch.setattr(stores[0], "read", reads)
+
+    async def comes_back(stream: Stream) -> object:
+        await everybody_has_read.wait()
+        return await limiters[1].heartbeat(stream.place, returning=True)
+
+    answers = await asyncio.gather(
+        *(limiters[0].start(Start(session, 3)) for session in sessions for _ in range(3)),
+        *map(comes_back, lapsed),
+        return_exceptions=True,
+    )
+    for answer in answers:
+        assert isinstance(answer, Started | Renewed | LimitReachedError | StreamEndedError), answer
+    views = await stores[2].read(sessions)
+    now = utc_now()
+    return Counter(one.session for view in views.values() for one in view if one.is_active(now))
+
+
+async def test_streams_that_come_back_beside_starts_never_exceed_the_limit(
+    stores: list[MongoStore], limiters: list[Limiter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    active = await returning_beside_starts(stores, limiters, monkeypatch)
+
+    assert len(active) == 120
+    assert max(active.values()) <= 3
+    assert Counter(active.values())[3] > 100
+
+
+async def test_the_same_race_without_closing_what_may_come_back_admits_too_many(
+    stores: list[MongoStore], limiters: list[Limiter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission._Session, "_in_the_way", lambda *_: [])  # noqa: SLF001
+
+    active = await returning_beside_starts(stores, limiters, monkeypatch)
+
+    assert max(active.values()) > 3
 
 
 async def test_of_two_who_stop_all_in_one_batch_each_stream_is_told_to_one(

@@ -79,6 +79,8 @@ class AnyCourseOfEvents(RuleBasedStateMachine):
         self.holders: dict[tuple[str, int], Watched] = {}
         # How those that had a slot before were ended, the latest last.
         self.past: dict[tuple[str, int], list[tuple[str, str]]] = {}
+        # How many may be active, whatever comes back: the limit of the last that was admitted.
+        self.most: dict[str, int] = {}
 
     def teardown(self) -> None:
         self.runner.close()
@@ -137,6 +139,7 @@ class AnyCourseOfEvents(RuleBasedStateMachine):
         elif holder is not None and not holder.stopped:
             self.remember(holder, "expired")
         assert started.active == len(self.active(start.session)) <= start.slots
+        self.most[start.session] = start.slots
         assert (stream.started_at, stream.expires_at) == (self.now, self.now + LEASE)
         return watched
 
@@ -285,6 +288,19 @@ class AnyCourseOfEvents(RuleBasedStateMachine):
         self.answers_for(stream, beat, alive=alive)
 
     @rule(stream=streams, process=LIMITERS)
+    def a_fetch_of_the_film(self, stream: Watched, process: int) -> None:
+        document = self.run(self.collection.find_one({"stream_id": stream.stream_id}))
+        comes_back = document is not None and "ended" not in document
+        if comes_back:
+            assert self.holders[stream.session, stream.slot] is stream
+            assert not stream.stopped
+            stream.expires_at = self.now + LEASE
+        assert comes_back or not self.is_active(stream)
+        place = Place(stream.session, stream.stream_id)
+        fetch = self.limiters[process].heartbeat(place, returning=True)
+        self.answers_for(stream, fetch, alive=comes_back)
+
+    @rule(stream=streams, process=LIMITERS)
     def a_look(self, stream: Watched, process: int) -> None:
         look = self.limiters[process].get(Place(stream.session, stream.stream_id))
         self.answers_for(stream, look, alive=self.is_active(stream))
@@ -317,10 +333,9 @@ class AnyCourseOfEvents(RuleBasedStateMachine):
     @rule(stream=streams, process=LIMITERS)
     def a_stop(self, stream: Watched, process: int) -> None:
         stop = self.limiters[process].stop(Place(stream.session, stream.stream_id))
-        if self.is_active(stream):
-            self.run(stop)
-            stream.stopped = True
-            self.remember(stream, "stopped")
+        if self.can_be_stopped(stream):
+            assert self.run(stop) == self.is_active(stream)
+            self.is_stopped(stream)
         elif self.reason(stream) == "not found":
             with pytest.raises(StreamNotFoundError):
                 self.run(stop)
@@ -329,11 +344,21 @@ class AnyCourseOfEvents(RuleBasedStateMachine):
 
     @rule(session=SESSIONS, process=LIMITERS)
     def a_stop_of_all(self, session: str, process: int) -> None:
+        there = [s for s in self.holders.values() if s.session == session]
+        to_be_stopped = [stream for stream in there if self.can_be_stopped(stream)]
         active = self.active(session)
         assert self.run(self.limiters[process].stop_all(session)) == len(active)
-        for stream in active:
-            stream.stopped = True
-            self.remember(stream, "stopped")
+        for stream in to_be_stopped:
+            self.is_stopped(stream)
+
+    def can_be_stopped(self, stream: Watched) -> bool:
+        """Active, or lapsed and not closed: only the database knows what starts have closed."""
+        document = self.run(self.collection.find_one({"stream_id": stream.stream_id}))
+        return document is not None and "ended" not in document
+
+    def is_stopped(self, stream: Watched) -> None:
+        stream.stopped = True
+        self.remember(stream, "stopped")
 
     @rule(stream=streams, shift=st.integers(1, 3))
     def somebody_elses_or_a_forged_id(self, stream: Watched, shift: int) -> None:
@@ -369,6 +394,11 @@ class AnyCourseOfEvents(RuleBasedStateMachine):
     def nothing_is_forgotten_before_its_time(self) -> None:
         for document in self.run(self.collection.find({}).to_list(None)):
             assert document["forget_at"] >= forget_at(document["expires_at"], RETENTION)
+
+    @invariant()
+    def no_more_are_active_than_the_last_start_allowed(self) -> None:
+        for session, most in self.most.items():
+            assert len(self.active(session)) <= most
 
     @invariant()
     def lists_are_right(self) -> None:

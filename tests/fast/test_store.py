@@ -382,16 +382,47 @@ async def test_an_end_leaves_a_tombstone_that_is_dated_back_and_bears_no_key(
     assert await store.write([Put(streaming(0, key="k", at=behind))], behind) == [True]
 
 
-async def test_an_end_touches_only_the_active_stream_that_it_names(store: MongoStore) -> None:
-    expired, victim, playing = streaming(0, at=NOW - LEASE), streaming(1), streaming(2)
-    await put(store, expired, victim, playing)
+async def test_an_end_touches_only_the_stream_that_it_names(store: MongoStore) -> None:
+    closed, victim, playing = streaming(0, at=NOW - LEASE), streaming(1), streaming(2)
+    await put(store, closed, victim, playing)
     successor = in_place_of(victim)
-    await store.write([Put(successor, victim)], NOW)
+    await store.write([Put(successor, victim), Close(closed)], NOW)
 
-    for other in (expired, victim, playing._replace(session="other")):
+    for other in (closed, victim, playing._replace(session="other")):
         await store.end(places(other), NOW)
     assert await active(store) == [successor, playing]
-    assert await holder_of(store, expired) == expired
+    assert await holder_of(store, closed) == closed._replace(ended="expired")
+
+
+async def test_an_end_of_a_lapsed_stream_moves_neither_of_its_times_forward(
+    store: MongoStore,
+) -> None:
+    lapsed = streaming(0, at=NOW - 3 * LEASE)
+    await put(store, lapsed)
+
+    await store.end(places(lapsed), NOW)
+
+    assert await holder_of(store, lapsed) == lapsed._replace(ended="stopped")
+
+
+async def test_a_renewal_of_those_that_return_spares_what_is_over_for_good(
+    store: MongoStore,
+) -> None:
+    lapsed, beating, victim, closed, stopped, playing = [
+        streaming(slot, at=NOW - 2 * LEASE) for slot in range(5)
+    ] + [streaming(5)]
+    await put(store, lapsed, beating, victim, closed, stopped, playing)
+    successor = streaming(2)
+    await store.write([Put(successor, expired=victim), Close(closed)], NOW)
+    await store.end(places(stopped), NOW)
+    until = NOW + LEASE / 2
+
+    returning = places(lapsed, victim, closed, stopped, playing)
+    assert not await store.renew(places(beating), NOW, until, returning=returning)
+
+    # Never to an earlier end.
+    assert await active(store) == [lapsed._replace(expires_at=until), successor, playing]
+    assert await store.renew([], NOW, until, returning=places(lapsed, playing))
 
 
 async def test_sessions_that_name_each_others_streams_in_one_batch_stop_neither(
