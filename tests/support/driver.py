@@ -19,6 +19,7 @@ from pymongo.errors import BulkWriteError
 from stream_service import __main__, connection, documents, store
 from stream_service.api import handlers, inputs, playback
 from stream_service.group_commit import GroupCommit
+from stream_service.limiter import Limiter
 from stream_service.process import server
 from stream_service.process.http_server import Connection, HttpServer
 from stream_service.streams import new_secret, token_of, utc_now
@@ -96,6 +97,20 @@ def _tells_the_token(request: Any) -> Any:
     return _token_of(request)
 
 
+_looks: dict[str, int] = {}
+_decide = Limiter._decide  # noqa: SLF001
+
+
+async def _counts_looks(self: Limiter, starts: Any, now: Any) -> Any:
+    """Logs each time that a start looks more often than any before it."""
+    most = max(_looks.values(), default=0)
+    for start in starts:
+        _looks[start.token] = _looks.get(start.token, 0) + 1
+    if (more := max(_looks[start.token] for start in starts)) > most:
+        logging.getLogger("looks").info("looks", extra={"looks": more})
+    return await _decide(self, starts, now)
+
+
 def change(what: str) -> None:  # noqa: C901, PLR0912 - a table
     """Make one change to the service, in this process."""
     name, _, value = what.partition("=")
@@ -108,6 +123,8 @@ def change(what: str) -> None:  # noqa: C901, PLR0912 - a table
             # As the fixture of this name: for a test that is not about time, on a slow machine.
             _connection.COMMAND_TIMEOUT = timedelta(seconds=25)
             _group["deadline_seconds"] = 30.0
+        case "looks":
+            Limiter._decide = _counts_looks  # type: ignore[method-assign]  # noqa: SLF001
         case "deadline":
             _group["deadline_seconds"] = float(value)
         case "bound":
