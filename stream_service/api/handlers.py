@@ -48,7 +48,7 @@ async def watch(request: web.Request) -> web.Response:
     try:
         started = await request.app[LIMITER].start(asked.start)
     except LimitReachedError as refused:
-        raise limit_reached(refused, 401) from None
+        raise limit_reached(refused, of_watch=True) from None
     return json_response(_started(request, asked, started))
 
 

@@ -44,6 +44,10 @@ MAX_BODY_BYTES = 16 * 1024
 BODY_DEADLINE_SECONDS = 2.0
 """How long a client may take to send its body: as long as it may wait for the answer."""
 
+PURPOSE_HEADERS = ("Sec-Purpose", "Purpose", "X-Moz", "X-Purpose")
+"""In which browsers say that they fetch ahead: today, and formerly."""
+
+_AHEAD = re.compile(r"\s*(prefetch|prerender|preview)", re.IGNORECASE)
 _LIMIT = re.compile(r"[0-9]{1,3}")
 _CHOICE = re.compile(rf"{SAME_DEVICE}|{OLDEST}|{STALEST}|{STREAM_ID.pattern}")
 _AT = re.compile(r" - at `\$\.(\w+)")
@@ -161,6 +165,7 @@ def _leased(request: web.Request, text: str) -> Place | None:
 
 async def start_of(request: web.Request) -> StartRequest:
     """Read `POST /streams`: who asks, for what, and under which key."""
+    _refuse_prefetch(request)
     session, limit = session_of(request), limit_of(request)
     key = _single(request, KEY_HEADER, MAX_KEY_LENGTH)
     body = await _start_body_of(request)
@@ -191,8 +196,19 @@ async def start_of(request: web.Request) -> StartRequest:
 
 def plain_start_of(request: web.Request) -> StartRequest:
     """Read `GET /watch`, which says nothing but who asks."""
+    _refuse_prefetch(request)
     session, limit = session_of(request), limit_of(request)
     return StartRequest(Start(session, limit, enforced=request.app[SETTINGS].enforce))
+
+
+def _refuse_prefetch(request: web.Request) -> None:
+    if any(_AHEAD.match(request.headers.get(name, "")) for name in PURPOSE_HEADERS):
+        raise Problem(
+            403,
+            "prefetch-refused",
+            "Prefetch refused",
+            "A prefetch starts no stream: ask again when the viewer presses play.",
+        )
 
 
 def limit_of(request: web.Request) -> int:

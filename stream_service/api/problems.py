@@ -114,7 +114,7 @@ def invalid(field: str, detail: str) -> Problem:
     return Problem(400, "invalid-request", "Invalid request", detail, fields={"field": field})
 
 
-def limit_reached(refused: LimitReachedError, status: int) -> Problem:
+def limit_reached(refused: LimitReachedError, *, of_watch: bool = False) -> Problem:
     """A refusal, with what an app needs to offer a way out."""
     active = len(refused.streams)
     way_out = 'stop one, or start with "replace" to take one\'s place.'
@@ -122,7 +122,7 @@ def limit_reached(refused: LimitReachedError, status: int) -> Problem:
         # The limit was lowered: a place that is taken over would still be one too many.
         way_out = f"stop {active - refused.limit + 1} of them."
     return Problem(
-        status,
+        401 if of_watch else 409,
         "limit-reached",
         "Too many streams",
         f"This session already has {_streams(active)} and may have {refused.limit}: {way_out}",
@@ -131,6 +131,8 @@ def limit_reached(refused: LimitReachedError, status: int) -> Problem:
             "active": active,
             "streams": describe_all(refused.streams),
         },
+        # A scheme that no browser knows: some HTTP clients cannot even read a 401 without any.
+        headers={"WWW-Authenticate": 'StreamLimit realm="stream-service"'} if of_watch else {},
     )
 
 
@@ -194,7 +196,7 @@ def problem_of(error: Exception) -> Problem | None:  # noqa: PLR0911 - a table
         case Problem():
             return error
         case LimitReachedError():
-            return limit_reached(error, 409)
+            return limit_reached(error)
         case KeyReusedError():
             return Problem(
                 422,

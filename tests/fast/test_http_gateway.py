@@ -156,3 +156,41 @@ async def test_each_token_lets_its_gateway_in_while_one_is_rotated_out(
 @pytest.mark.parametrize("path", ["/health", "/health/ready", "/health/live"])
 async def test_health_needs_no_token(guarded: Api, path: str) -> None:
     assert (await guarded.ask("GET", path, session=None)).status != 401
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Sec-Purpose", "prefetch"),
+        ("Sec-Purpose", "prefetch;prerender"),
+        ("Purpose", "prefetch"),
+        ("X-Moz", "Prefetch"),
+        ("X-Purpose", "preview"),
+    ],
+)
+async def test_a_prefetch_starts_nothing(
+    aiohttp_client: AiohttpClient, double_store: MongoStore, name: str, value: str
+) -> None:
+    api = await open_api(aiohttp_client, double_store)
+    for method, path in (("GET", "/watch"), ("POST", "/streams")):
+        answer = await api.ask(method, path, headers={name: value})
+        assert (answer.status, answer.body["title"]) == (403, "Prefetch refused")
+    assert await api.playing() == []
+
+
+async def test_another_purpose_than_a_prefetch_starts_a_stream(
+    aiohttp_client: AiohttpClient, double_store: MongoStore
+) -> None:
+    api = await open_api(aiohttp_client, double_store)
+    assert (await api.ask("GET", "/watch", headers={"Sec-Purpose": "navigate"})).status == 200
+
+
+async def test_the_401_of_the_limit_has_a_challenge_that_no_browser_asks_a_password_for(
+    aiohttp_client: AiohttpClient, double_store: MongoStore
+) -> None:
+    api = await open_api(aiohttp_client, double_store, stream_limit=1)
+    await api.started()
+    refused = await api.ask("GET", "/watch")
+    assert refused.status == 401
+    assert refused.headers["WWW-Authenticate"] == 'StreamLimit realm="stream-service"'
+    assert "WWW-Authenticate" not in (await api.start()).headers

@@ -291,6 +291,8 @@ async def _given(service: Service, name: str, status: int, kind: str) -> ClientR
         case "checkPlayback", 429 | 503, _:
             headers = {"Playback-Token": service.playback_token()}
             return await service.ask(name, headers=headers, params={"live": "1"})
+        case _, 403, _:
+            return await service.ask(name, headers={"Sec-Purpose": "prefetch"})
         case _, 400, "no-session":
             return await service.ask(name, without="Session-Id")
         case "heartbeat", 400, _:
