@@ -4,12 +4,16 @@
 // docs/deployment.md tells the rest.
 'use strict';
 
+const fs = require('fs');
 const os = require('os');
 const path = require('path');
 const { venv } = require('./deploy/venv.js');
 
 const { env } = process;
 const pm2Home = env.PM2_HOME || path.join(os.homedir(), '.pm2');
+// A server's settings are in its file alone, which each start reads anew: deploy/run.sh.
+const file = path.resolve(__dirname, env.SHARED || '../shared', 'stream-service.env');
+const given = fs.existsSync(file) ? {} : env;
 
 const service = {
   name: 'stream-service',
@@ -17,7 +21,7 @@ const service = {
   // A reload takes over new arguments, but never a new script. With the interpreter among the
   // arguments, a reload can change to another virtual environment.
   script: '/usr/bin/env',
-  args: [path.join(venv(), 'bin', 'python'), '-m', 'stream_service'],
+  args: ['sh', 'deploy/run.sh', path.join(venv(), 'bin', 'python'), '-m', 'stream_service'],
   interpreter: 'none',
   exec_mode: 'fork',
 
@@ -38,18 +42,18 @@ const service = {
   out_file: '/dev/null',
   merge_logs: true,
 
-  // Whatever else the service reads comes from the environment of the command, MONGO_URL first.
+  // Whatever else the service reads comes from the file, or without one from the command's environment.
   env: {
-    HOST: env.HOST || '127.0.0.1',
-    PORT: env.PORT || '3001',
-    LOG_LEVEL: env.LOG_LEVEL || 'INFO',
+    HOST: given.HOST || '127.0.0.1',
+    PORT: given.PORT || '3001',
+    LOG_LEVEL: given.LOG_LEVEL || 'INFO',
     // Relative to cwd: the path of a Unix socket may have 107 characters.
     LISTENER_DIR: 'run',
     DRAIN_SECONDS: '5',
   },
-  env_development: { LOG_LEVEL: env.LOG_LEVEL || 'DEBUG' },
+  env_development: { LOG_LEVEL: given.LOG_LEVEL || 'DEBUG' },
   // Reached directly, with the port, as it was from the beginning.
-  env_staging: { HOST: env.HOST || '0.0.0.0' },
+  env_staging: { HOST: given.HOST || '0.0.0.0' },
   // Behind nginx: deploy/nginx.conf.
   env_production: {},
 };

@@ -16,17 +16,11 @@ if (!(environment in app)) {
   console.error(`usage: rehearse.js ${Object.keys(app).filter((k) => k.startsWith('env_'))}`);
   process.exit(2);
 }
-const child = spawn(app.script, app.args, {
+const [shell, run, ...command] = app.args;
+const apart = ['env', 'HOST=127.0.0.1', 'PORT=0', 'LISTENER_DIR=', 'DRAIN_SECONDS=0'];
+const child = spawn(app.script, [shell, run, ...apart, ...command], {
   cwd: app.cwd,
-  env: {
-    ...process.env,
-    ...app.env,
-    ...app[environment],
-    HOST: '127.0.0.1',
-    PORT: '0',
-    LISTENER_DIR: '',
-    DRAIN_SECONDS: '0',
-  },
+  env: { ...process.env, ...app.env, ...app[environment] },
   stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
 });
 

@@ -7,23 +7,18 @@ set -eu
 environment=$1
 cd "$(dirname "$0")/.."
 
-# What this server alone knows: MONGO_URL, GATEWAY_TOKEN, OPERATOR_TOKEN, DIGEST_KEY, PORT ...
-settings=${SHARED:-../shared}/stream-service.env
-if [ -f "$settings" ]; then
-    set -a
-    . "$settings"
-    set +a
-fi
-
 venv=$(node -p "require('./deploy/venv.js').venvName()")
 make --no-print-directory install VENV="$venv"
 node deploy/rehearse.js "$environment"
 pm2 startOrReload ecosystem.config.js --env "$environment"
-# What is saved holds MONGO_URL, the tokens and the key. pm2 keeps the mode of a file that is there.
-umask 077
-for dump in "${PM2_HOME:-$HOME/.pm2}"/dump.pm2*; do
-    if [ -f "$dump" ]; then
-        chmod 600 "$dump"
+# Each process has the settings of the file, and no others: to set them anew changes nothing.
+settled='tr "\0" "\n" | grep -vE "^(_|PWD|OLDPWD|SHLVL)=" | sort'
+for pid in $(pm2 pid stream-service); do
+    now=$(eval "$settled" <"/proc/$pid/environ")
+    anew=$(xargs -0 -a "/proc/$pid/environ" sh -c 'exec env -i "$@" sh deploy/run.sh env -0' sh | eval "$settled")
+    if [ "$now" != "$anew" ]; then
+        echo "stream-service: process $pid does not have the settings of the file" >&2
+        exit 1
     fi
 done
 pm2 save

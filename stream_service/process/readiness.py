@@ -1,4 +1,4 @@
-"""Tells the supervisor (pm2 or systemd) that this process is ready, by its own protocol."""
+"""What the supervisor, pm2 or systemd, is told, and how a process learns that pm2 is gone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import socket
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from stream_service.api.health import Health
     from stream_service.settings import Settings
 
@@ -37,6 +39,34 @@ async def announce_ready(health: Health, settings: Settings) -> None:
             _notify(settings.notify_socket, b"READY=1")
     except OSError as error:
         log.warning("readiness could not be reported", extra={"error": error.strerror})
+
+
+def when_pm2_is_gone(channel: int, stop: Callable[[], object]) -> None:
+    """Call `stop` once pm2's daemon has closed its end, as it does when it is killed.
+
+    Its next daemon would start new processes beside this one, and know nothing of it. systemd needs
+    none of this: it knows its processes after a restart of its own.
+
+    Args:
+        channel: File descriptor of pm2's channel.
+        stop: Ends this process.
+    """
+    loop = asyncio.get_running_loop()
+
+    def read() -> None:
+        try:
+            gone = not os.read(channel, 65_536)
+        except OSError:
+            gone = True
+        if gone:
+            loop.remove_reader(channel)
+            log.warning("pm2 is gone")
+            stop()
+
+    try:
+        loop.add_reader(channel, read)
+    except OSError as error:
+        log.warning("pm2 cannot be watched", extra={"error": error.strerror})
 
 
 def _notify(address: str, message: bytes) -> None:

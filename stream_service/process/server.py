@@ -34,7 +34,7 @@ from stream_service.process.draining import Drain
 from stream_service.process.embedded import EmbeddedDatabase, embedded_database
 from stream_service.process.http_server import running
 from stream_service.process.listener import BACKLOG, SharedListener, shared_listener
-from stream_service.process.readiness import announce_ready
+from stream_service.process.readiness import announce_ready, when_pm2_is_gone
 from stream_service.streams import StoreUnavailableError
 from stream_service.telemetry.outages import OUTAGES
 
@@ -87,6 +87,8 @@ async def serve(settings: Settings, *, embedded_in: Path | None = None) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, lambda: hurry.set() if stopped.is_set() else stopped.set())
+    if settings.node_channel_fd is not None:
+        when_pm2_is_gone(settings.node_channel_fd, stopped.set)
     async with AsyncExitStack() as stack:
         database: EmbeddedDatabase | None = None
         if embedded_in is not None:

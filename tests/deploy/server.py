@@ -64,10 +64,6 @@ class Server:
 
             port, ssh_port = free_port(), free_port()
             database = stack.enter_context(Database(folder))
-            (folder / "app" / "shared" / "stream-service.env").write_text(
-                f"HOST=127.0.0.1\nPORT={port}\nMONGO_URL={database.url}\n"
-            )
-
             ssh_options = stack.enter_context(_sshd(folder, ssh_port))
             user = getpass.getuser()
             # pm2-deploy appends to /tmp/pm2-deploy-$USER.log, whatever TMPDIR says.
@@ -86,6 +82,7 @@ class Server:
             flags = [word for option in ssh_options for word in ("-o", option)]
             ssh = (*flags, f"{user}@127.0.0.1")
             server = cls(folder, folder / "work", port, environment, database, ssh)
+            server.set_limit(None)
             server._make_repository()
             yield server
 
@@ -130,9 +127,12 @@ class Server:
 
     async def run_beside(self, *command: str) -> None:
         """Run a command that must succeed, `pm2 deploy` here and any other pm2 on the server."""
-        if command[:2] != ("pm2", "deploy"):
-            command = ("ssh", *self.ssh, *command)
-        await asyncio.to_thread(self.run, *command)
+        run = self.run if command[:2] == ("pm2", "deploy") else self.run_there
+        await asyncio.to_thread(run, *command)
+
+    def run_there(self, *command: str) -> None:
+        """Run a command that must succeed on the server."""
+        self.run("ssh", *self.ssh, *command)
 
     def instances(self) -> list[tuple[int, str]]:
         """Process id and pm2's status of each instance."""
@@ -147,9 +147,25 @@ class Server:
             Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0] for pid, _ in self.instances()
         }
 
+    def set_limit(self, limit: int | None) -> None:
+        """Change STREAM_LIMIT in the file with the settings, or remove it."""
+        text = f"HOST=127.0.0.1\nPORT={self.port}\nMONGO_URL={self.database.url}\n"
+        if limit is not None:
+            text += f"STREAM_LIMIT={limit}\n"
+        (self.folder / "app" / "shared" / "stream-service.env").write_text(text)
+
+    def variable(self, name: str) -> set[str | None]:
+        """The values of a variable in the environments of the instances."""
+        environments = [
+            Path(f"/proc/{pid}/environ").read_text().split("\0") for pid, _ in self.instances()
+        ]
+        return {
+            dict(line.split("=", 1) for line in lines if line).get(name) for lines in environments
+        }
+
     @property
     def dump(self) -> Path:
-        """What pm2 starts with the machine, environments and all."""
+        """What pm2 starts with the machine."""
         return self.folder / "remote" / ".pm2" / "dump.pm2"
 
     @property

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
-import stat
 import time
 from http.client import HTTPConnection
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(600)
 
 SETUP = ("pm2", "deploy", "staging", "setup")
+RELOAD = ("pm2", "reload", "stream-service")
 UPDATE = ("pm2", "deploy", "ecosystem.config.js", "staging")
 
 
@@ -57,24 +58,14 @@ def test_a_deployment_names_the_variables_that_are_missing(server: Server) -> No
 
 def test_the_two_commands_of_the_first_version_deploy_the_service(server: Server) -> None:
     server.run(*SETUP)
-    # As pm2 has always left it.
-    server.dump.parent.mkdir(exist_ok=True)
-    server.dump.write_text("[]")
-    server.dump.chmod(0o644)
     began = time.monotonic()
     server.run(*UPDATE)
     print(f"\n  first deployment, virtual environment and all: {time.monotonic() - began:.0f} s")
     assert [status for _, status in server.instances()] == ["online", "online"]
 
 
-def test_what_pm2_saves_with_the_secrets_of_the_environment_is_read_by_its_user_alone(
-    server: Server,
-) -> None:
-    assert "MONGO_URL" in server.dump.read_text()
-    saved = list(server.dump.parent.glob("dump.pm2*"))
-    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in saved} == {
-        path.name: 0o600 for path in saved
-    }
+def test_what_pm2_saves_holds_no_setting_of_the_file(server: Server) -> None:
+    assert server.database.url not in server.dump.read_text()
 
 
 def test_the_deployed_service_keeps_the_promises_of_the_api(server: Server) -> None:
@@ -99,11 +90,17 @@ def test_the_log_is_one_file_of_json_lines(server: Server) -> None:
     assert {"serving", "ready"} <= {json.loads(line)["event"] for line in lines}
 
 
-async def test_a_reload_loses_no_request(server: Server) -> None:
+async def test_a_reload_applies_the_settings_of_the_file_alone_and_loses_no_request(
+    server: Server,
+) -> None:
     before = server.instances()
+    server.set_limit(5)
+    by_hand = ("env", "STREAM_TTL_SECONDS=99", *RELOAD, "--update-env")
     async with steady_load(server.port) as load:
-        await server.run_beside("pm2", "reload", "stream-service")
+        await server.run_beside(*by_hand)
         await asyncio.sleep(1)
+    assert server.variable("STREAM_LIMIT") == {"5"}
+    assert server.variable("STREAM_TTL_SECONDS") == {None}
     load.report("pm2 reload stream-service")
     after = server.instances()
     assert not {pid for pid, _ in before} & {pid for pid, _ in after}
@@ -116,7 +113,7 @@ async def test_a_reload_loses_no_request(server: Server) -> None:
 async def test_a_reload_behind_nginx_loses_no_request(server: Server) -> None:
     with server.nginx() as port:
         async with steady_load(port) as load:
-            await server.run_beside("pm2", "reload", "stream-service")
+            await server.run_beside(*RELOAD)
             await asyncio.sleep(1)
     load.report("pm2 reload stream-service, nginx in front")
     assert load.fresh.sent > 20
@@ -129,7 +126,7 @@ async def test_an_instance_is_online_only_when_its_store_answers(server: Server)
     served = server.events().count("serving")
     server.database.signal(signal.SIGSTOP)
     try:
-        reload = asyncio.create_task(server.run_beside("pm2", "reload", "stream-service"))
+        reload = asyncio.create_task(server.run_beside(*RELOAD))
         async with asyncio.timeout(60):
             while server.events().count("serving") == served:  # noqa: ASYNC110 - a file
                 await asyncio.sleep(0.2)
@@ -146,6 +143,7 @@ async def test_an_instance_is_online_only_when_its_store_answers(server: Server)
 
 
 async def test_a_changed_commit_goes_live_without_loss(server: Server) -> None:
+    server.set_limit(None)
     interpreters = server.interpreters()
     assert ask(server.port, "GET", "/health/second")[0] == 404
     server.change(
@@ -162,16 +160,49 @@ async def test_a_changed_commit_goes_live_without_loss(server: Server) -> None:
     load.report("pm2 deploy ecosystem.config.js staging (another commit, another lock)")
     assert ask(server.port, "GET", "/health/second") == (200, {"status": "UP"})
     assert server.interpreters().isdisjoint(interpreters)
+    assert server.variable("STREAM_LIMIT") == {None}
     assert load.lost == 0
 
 
 async def test_a_revert_brings_the_commit_before_back_without_loss(server: Server) -> None:
+    server.set_limit(7)
     async with steady_load(server.port) as load:
         await server.run_beside(*UPDATE, "revert", "1")
         await asyncio.sleep(1)
     load.report("pm2 deploy ecosystem.config.js staging revert 1")
     assert ask(server.port, "GET", "/health/second")[0] == 404
+    assert server.variable("STREAM_LIMIT") == {"7"}
     assert load.lost == 0
+
+
+async def test_when_pm2_is_killed_and_comes_back_only_its_new_processes_answer(
+    server: Server,
+) -> None:
+    server.set_limit(None)
+    before = [pid for pid, _ in server.instances()]
+    os.kill(int((server.dump.parent / "pm2.pid").read_text()), signal.SIGKILL)
+    await asyncio.to_thread(server.run_there, "pm2", "resurrect")
+    async with asyncio.timeout(60):
+        while any(os.path.exists(f"/proc/{pid}") for pid in before):  # noqa: ASYNC110, ASYNC240, PTH110
+            await asyncio.sleep(0.1)
+    after = server.instances()
+    assert not {pid for pid, _ in after} & set(before)
+    assert [status for _, status in after] == ["online", "online"]
+    assert server.variable("STREAM_LIMIT") == {None}
+    assert ask(server.port, "GET", "/health/live")[0] == 200
+
+
+def test_a_release_whose_processes_have_other_settings_fails(server: Server) -> None:
+    # The file changes while the last process starts.
+    server.change(
+        "deploy/release.sh",
+        "# Each process has",
+        "echo STREAM_LIMIT=9 >>../shared/stream-service.env\n# Each process has",
+    )
+    server.push("Change a setting late")
+    failed = server.attempt(*UPDATE)
+    assert failed.returncode != 0
+    assert "does not have the settings of the file" in failed.stdout
 
 
 async def test_a_commit_that_cannot_start_is_not_let_live(server: Server) -> None:

@@ -67,6 +67,7 @@ async def serving(port: int, **environment: str) -> AsyncIterator[Serving]:
         *(sys.executable, "-m", "stream_service"),
         env=os.environ | {"PORT": str(port), "MONGO_URL": NO_DATABASE} | environment,
         stderr=asyncio.subprocess.PIPE,
+        pass_fds=[int(fd) for name, fd in environment.items() if name == "NODE_CHANNEL_FD"],
     )
     service = Serving(process)
     reading = asyncio.create_task(service.read_log())
@@ -312,6 +313,28 @@ async def test_a_second_signal_cuts_the_drain_short(tmp_path: Path) -> None:
         await service.logged("stopping")
         service.stop()
         assert await service.ended() == 0
+
+
+async def test_a_process_whose_pm2_is_gone_drains_and_ends() -> None:
+    port = free_port()
+    pm2, channel = socket.socketpair()
+    with pm2, channel:
+        async with (
+            serving(
+                port,
+                NODE_CHANNEL_FD=str(channel.fileno()),
+                DRAIN_SECONDS="300",
+            ) as service,
+            connected(port) as connection,
+        ):
+            channel.close()
+            assert "Connection: close" not in await live(*connection)
+            pm2.sendall(b"a message is no end\n")
+            assert "Connection: close" not in await live(*connection)
+            pm2.close()
+            await service.logged("stopping")
+            assert "Connection: close" in await live(*connection)
+            assert await service.ended() == 0
 
 
 async def test_a_process_alone_on_its_port_goes_on_accepting_while_it_drains() -> None:
