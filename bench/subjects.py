@@ -215,7 +215,7 @@ def _embedded(stack: ExitStack, how: str, directory: Path) -> Subject:
 def _pair(stack: ExitStack, database: Database, directory: Path) -> Subject:
     """Two processes on one port: a heartbeat can reach one that did not start its stream."""
     port = free_port()
-    environment = _environment(port, database.url) | {"REUSE_PORT": "1"}
+    environment = _environment(port, database.url) | {"LISTENER_DIR": str(directory / PAIR)}
     command = _python("bench.service", GROUPED)
     processes = [stack.enter_context(running(command, port, environment)) for _ in range(2)]
     return Subject(PAIR, database, port, processes, ["starts", "unseen"], directory)

@@ -269,9 +269,6 @@ class Settings(BaseSettings):
     playback_audience: _Audience | None = Field(
         default=None, description="`aud` of the playback tokens"
     )
-    reuse_port: _Switch = Field(
-        default=False, description="whether several processes may listen on one port"
-    )
     listener_dir: Path | None = Field(
         default=None,
         description="directory, closed to other users, through which several processes share one "

@@ -140,7 +140,7 @@ def _refuse_a_taken_port(settings: Settings) -> None:
     Found out before the embedded database is started: a second service on the same directory would
     be told of that directory, and not of the port.
     """
-    if settings.reuse_port or settings.listener_dir is not None or settings.port == 0:
+    if settings.listener_dir is not None or settings.port == 0:
         return
     try:
         addresses = getaddrinfo(settings.host, settings.port, type=SOCK_STREAM, flags=AI_PASSIVE)
@@ -230,8 +230,7 @@ async def _start_site(
     shared: SharedListener | None = None
     try:
         if directory is None:
-            reuse = settings.reuse_port or None
-            site: web.BaseSite = web.TCPSite(runner, host, port, reuse_port=reuse, backlog=BACKLOG)
+            site: web.BaseSite = web.TCPSite(runner, host, port, backlog=BACKLOG)
         else:
             shared = await asyncio.to_thread(shared_listener, directory, host, port)
             shared.answer(asyncio.get_running_loop())

@@ -43,8 +43,6 @@ VALID = [
     ("DIGEST_KEY", "a key\n of several lines", "a key\n of several lines"),
     ("PLAYBACK_KEYS", "new.pem, keys/old.pem", (Path("new.pem"), Path("keys/old.pem"))),
     ("PLAYBACK_AUDIENCE", "https://cdn.example", "https://cdn.example"),
-    ("REUSE_PORT", "1", True),
-    ("REUSE_PORT", "0", False),
     ("LISTENER_DIR", "run", Path("run")),
     ("DRAIN_SECONDS", "5", 5),
     ("LOG_LEVEL", "debug", "DEBUG"),
@@ -95,8 +93,6 @@ INVALID = [
     ("PLAYBACK_KEYS", "a.pem,,b.pem"),
     ("PLAYBACK_AUDIENCE", "two words"),
     ("PLAYBACK_AUDIENCE", "x" * 201),
-    ("REUSE_PORT", "perhaps"),
-    ("REUSE_PORT", "yes"),
     ("DRAIN_SECONDS", "soon"),
     ("DRAIN_SECONDS", "3601"),
     ("LOG_LEVEL", "LOUD"),
@@ -265,7 +261,6 @@ def test_what_is_shown_of_the_database_has_neither_user_nor_password(
         ("LOGLEVEL", "LOG_LEVEL"),
         ("DIGESTKEY", "DIGEST_KEY"),
         ("LISTEN_DIR", "LISTENER_DIR"),
-        ("REUSEPORT", "REUSE_PORT"),
     ],
 )
 def test_a_near_miss_of_a_variables_name_is_told(name: str, meant: str) -> None:

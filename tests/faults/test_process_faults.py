@@ -20,6 +20,8 @@ from tests.support.processes import free_port
 from tests.support.proxy import Proxy
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.faults.conftest import Serve
     from tests.support.database import Database
 
@@ -29,9 +31,9 @@ EXIT_SECONDS = GRACE_SECONDS + 2.0
 
 
 async def test_a_killed_one_of_three_processes_costs_only_its_open_connections(
-    database: Database, serve: Serve, token: str
+    database: Database, serve: Serve, token: str, tmp_path: Path
 ) -> None:
-    variables = {"PORT": str(free_port()), "REUSE_PORT": "1"}
+    variables = {"PORT": str(free_port()), "LISTENER_DIR": str(tmp_path)}
     with ExitStack() as stack:
         three = [stack.enter_context(serve(database.url, **variables)) for _ in range(3)]
         [url] = {service.url for service in three}
