@@ -199,10 +199,19 @@ class Limiter:
         self._ping: GroupCommit[None, None] = GroupCommit(
             self._ping_batch, max_batch=sys.maxsize, max_waiting=sys.maxsize
         )
+        self._groups = (self._start, self._heartbeat, self._stop, self._list, self._look)
+        self._away: tuple[int, datetime] | None = None
+
+    def away_since(self) -> datetime:
+        """Since when the store, which has just failed, has given no answer, but to pings."""
+        answered = sum(group.answered for group in self._groups)
+        if self._away is None or self._away[0] != answered:
+            self._away = answered, self._clock()
+        return self._away[1]
 
     async def finish(self) -> None:
         """Return when everything that was accepted has been carried out."""
-        for group in (self._start, self._heartbeat, self._stop, self._list, self._look):
+        for group in self._groups:
             await group.finish()
         await self._ping.finish()
 

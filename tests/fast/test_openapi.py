@@ -246,7 +246,7 @@ class AwayStore:
     """A store that never answers."""
 
     def __getattr__(self, verb: str) -> Callable[..., Awaitable[None]]:
-        async def away(*_: object) -> None:
+        async def away(*_: object, **__: object) -> None:
             raise StoreUnavailableError("away")
 
         return away

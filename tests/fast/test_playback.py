@@ -401,6 +401,31 @@ async def test_a_database_that_gives_no_answer_is_told_apart_from_a_token_that_i
     assert await _reason(api, f"{signed}.{signature[::-1]}", path=live) == "invalid"
 
 
+async def test_an_outage_lets_in_only_what_was_good_shortly_before_it(
+    api: Api, double_store: MongoStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = f"{CHECK}?live=1"
+
+    async def no_answer(*_: object) -> None:
+        raise StoreUnavailableError("NetworkTimeout")
+
+    old = (await api.started())["playback_token"]
+    api.clock.move_on(TTL + 2)
+    recent = (await api.started())["playback_token"]
+    api.clock.move_on(TTL)
+    with monkeypatch.context() as outage:
+        outage.setattr(double_store, "slots", no_answer)
+        for _ in range(2):
+            assert await _reason(api, old, path=live) == "expired"
+            assert (await _check(api, recent, path=live)).status == 503
+            # However long it takes.
+            api.clock.move_on(10 * TTL)
+    assert await api.playing() == []
+    with monkeypatch.context() as another:
+        another.setattr(double_store, "slots", no_answer)
+        assert await _reason(api, recent, path=live) == "expired"
+
+
 async def test_asked_live_a_stream_that_is_forgotten_is_unknown(
     aiohttp_client: AiohttpClient, wire_store: MongoStore, double_store: MongoStore, any_key: Path
 ) -> None:
