@@ -48,7 +48,7 @@ class Start:
 
     Attributes:
         session: Digest of the session id.
-        limit: How many active streams this session may have, 1 to 100.
+        limit: How many active streams this session may have, 0 to 100.
         enforced: Whether a start beyond the limit is refused. Otherwise it is admitted, no other
             stream loses its place by "oldest" or "stalest", and only the slots are an end.
         device: Label for lists and refusals, or None.

@@ -239,7 +239,7 @@ class Settings(BaseSettings):
     stream_limit_header: _Header | None = Field(
         default=None,
         description="header in which the gateway sends this account's own limit (a plan), "
-        f"1 to {MAX_LIMIT}",
+        f"0 to {MAX_LIMIT}",
     )
     gateway_tokens: _Tokens = Field(
         default=(),

@@ -118,7 +118,9 @@ def limit_reached(refused: LimitReachedError, *, of_watch: bool = False) -> Prob
     """A refusal, with what an app needs to offer a way out."""
     active = len(refused.streams)
     way_out = 'stop one, or start with "replace" to take one\'s place.'
-    if active > refused.limit:
+    if refused.limit == 0:
+        way_out = "its plan has no streams."
+    elif active > refused.limit:
         # The limit was lowered: a place that is taken over would still be one too many.
         way_out = f"stop {active - refused.limit + 1} of them."
     return Problem(

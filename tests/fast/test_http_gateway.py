@@ -84,13 +84,27 @@ async def test_above_a_lowered_plan_a_refusal_says_how_many_streams_have_to_be_s
     assert (await planned.ask("POST", "/streams", headers={PLAN: "1"})).status == 201
 
 
-@pytest.mark.parametrize("value", ["0", "101", "abc", "", "-1", "+3", "3.0", "9" * 200, "٣"])
+@pytest.mark.parametrize("value", ["101", "abc", "-1", "+3", "3.0", "9" * 200, "٣"])
 @pytest.mark.parametrize(("method", "path"), [("GET", "/watch"), ("POST", "/streams")])
-async def test_a_plan_that_is_no_whole_number_from_1_to_100_is_refused(
+async def test_a_plan_that_is_no_whole_number_from_0_to_100_is_refused(
     planned: Api, method: str, path: str, value: str
 ) -> None:
     refused = await planned.ask(method, path, headers={PLAN: value})
     assert (refused.status, refused.body["field"]) == (400, PLAN)
+    assert await planned.playing() == []
+
+
+async def test_an_empty_plan_is_none(planned: Api) -> None:
+    answer = await planned.ask("POST", "/streams", headers={PLAN: ""})
+    assert (answer.status, answer.body["limit"]) == (201, 3)
+
+
+async def test_a_plan_of_0_is_refused_without_naming_the_header(planned: Api) -> None:
+    for method, path, status in (("POST", "/streams", 409), ("GET", "/watch", 401)):
+        refused = await planned.ask(method, path, headers={PLAN: "0"})
+        assert (refused.status, refused.body["limit"], refused.body["active"]) == (status, 0, 0)
+        assert PLAN.encode() not in refused.raw
+        assert refused.body["detail"].endswith("may have 0: its plan has no streams.")
     assert await planned.playing() == []
 
 
