@@ -20,6 +20,7 @@ from stream_service.api.playback import PLAYBACK, TOKEN_HEADER, URI_HEADER, play
 from stream_service.api.problems import problems
 from stream_service.limiter import Limiter
 from stream_service.pages.routes import page_routes
+from stream_service.processes import Processes
 from stream_service.store import MongoStore
 from stream_service.streams import utc_now
 from stream_service.telemetry.history import HISTORY, History
@@ -89,11 +90,19 @@ def create_app(
         app[PLAYBACK] = tokens
     app[STORE] = store
     lease = timedelta(seconds=settings.stream_ttl_seconds)
-    app[LIMITER] = limiter = Limiter(
+    app[LIMITER] = Limiter(
         store, lease=lease, clock=clock, observer=metrics, with_labels=tokens is not None
     )
-    app[HEALTH] = Health(limiter.ping)
-    app[OUTAGES] = Outages(limiter.ping, settings.database)
+    key_ids = [] if tokens is None else [key["kid"] for key in tokens.published()["keys"]]
+    processes = Processes(
+        store,
+        health.settings_to_agree_on(settings, digests, key_ids),
+        lease=lease,
+        clock=clock,
+        other_digest_key=settings.digest_key_change,
+    )
+    app[HEALTH] = Health(processes)
+    app[OUTAGES] = Outages(processes.meet, settings.database)
     app[SAMPLER] = sampler = Sampler(store, metrics, lease=lease, clock=clock)
     app[HISTORY] = History(metrics.collect, app[HEALTH].database_answers, sampler.active, clock)
     app.cleanup_ctx.append(_keeping_history)
@@ -145,3 +154,4 @@ async def _finishing(app: web.Application) -> AsyncIterator[None]:
     yield
     app[OUTAGES].close()
     await app[LIMITER].finish()
+    await app[HEALTH].close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from motor.motor_asyncio import AsyncIOMotorClient
@@ -64,10 +64,13 @@ _INDEXES = [
     IndexModel([("forget_at", 1)], name="forget", expireAfterSeconds=0),
 ]
 
+_PROCESSES_INDEXES = [IndexModel([("forget_at", 1)], name="forget", expireAfterSeconds=0)]
+
 _OTHER_INDEX = (
     "the collection streams has an index of another layout, from before 1.0.0: drop the collection"
 )
 _HINTS_BY_CODE = {
+    1: "the database fails inside: is its disk full? See its log",
     13: "its user may not do this: give it the role readWrite on this database",
     18: "check user and password in MONGO_URL, and authSource",
     67: _OTHER_INDEX,  # CannotCreateIndex, as some servers say it
@@ -96,6 +99,7 @@ class Connection:
     Attributes:
         streams: The collection `streams`. Its writes wait for a majority.
         renewals: The same, whose writes do not.
+        processes: The collection `processes`.
         is_router: Whether a router of a sharded cluster answers; known once `ready` returned.
     """
 
@@ -108,20 +112,22 @@ class Connection:
         """
         self._client = client
         self._database = client[database]
-        self.streams = self._collection(WriteConcern(w="majority", j=True))
+        durable = WriteConcern(w="majority", j=True)
+        self.streams = self._collection("streams", durable)
+        self.processes = self._collection("processes", durable)
         # What a crash can undo of a renewal is a third of a lease, and the next one mends it.
-        self.renewals = self._collection(WriteConcern(w=1, j=False))
+        self.renewals = self._collection("streams", WriteConcern(w=1, j=False))
         self.is_router = False
         self._is_known = False
         self._prepared = False
         self._goes_ahead = False
         self._preparing: asyncio.Task[None] | None = None
 
-    def _collection(self, concern: WriteConcern) -> AsyncIOMotorCollection[Any]:
+    def _collection(self, name: str, concern: WriteConcern) -> AsyncIOMotorCollection[Any]:
         # Whatever the URL says: a stale read would refuse wrongly, and a write that a crash can
         # undo would admit one more.
         return self._database.get_collection(
-            "streams",
+            name,
             read_preference=ReadPreference.PRIMARY,
             read_concern=ReadConcern("local"),
             write_concern=concern,
@@ -162,11 +168,17 @@ class Connection:
         with timeout(_LEAVE_SECONDS):
             self._client.close()
 
-    async def ping(self) -> None:
-        """Return if the database answers and is ready to be used."""
-        await self.ready()
+    async def clock(self) -> datetime | None:
+        """What the database's clock says; None where it does not tell."""
         with translated_errors():
-            await self._client.admin.command("ping")
+            hello = await self._client.admin.command("hello")
+        match hello.get("localTime"):
+            case datetime() as told:
+                # The driver leaves out the zone in what a command answers: it is UTC.
+                return told.replace(tzinfo=UTC)
+            case int() | float() as milliseconds:  # DocumentDB on PostgreSQL
+                return datetime.fromtimestamp(milliseconds / 1000, UTC)
+        return None
 
     async def prepare(self, within: timedelta | None) -> None:
         """Wait until the indexes are there.
@@ -230,12 +242,16 @@ class Connection:
                 await asyncio.sleep(_INDEX_RETRY_SECONDS)
 
     async def _make_indexes(self) -> None:
-        # Those that are there are used though no majority can vouch for them at the moment.
-        there = (await self.streams.index_information()).values()
-        missing = [index for index in _INDEXES if not any(_is(index, one) for one in there)]
-        if missing:
-            with timeout(INDEX_TIMEOUT.total_seconds()):
-                await self.streams.create_indexes(missing)
+        for collection, wanted in (
+            (self.streams, _INDEXES),
+            (self.processes, _PROCESSES_INDEXES),
+        ):
+            # Those that are there are used though no majority can vouch for them at the moment.
+            there = (await collection.index_information()).values()
+            missing = [index for index in wanted if not any(_is(index, one) for one in there)]
+            if missing:
+                with timeout(INDEX_TIMEOUT.total_seconds()):
+                    await collection.create_indexes(missing)
 
 
 def _is(wanted: IndexModel, there: Mapping[str, Any]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -144,8 +143,8 @@ class Limiter:
     """Starts, renews and ends streams. All times are UTC in whole milliseconds.
 
     Requests of one kind that wait at the same moment share one command (see `group_commit`).
-    Every method raises `StoreUnavailableError` when the store gives no answer in time, and all but
-    `ping` raise `TooManyRequestsError` when too much is asked at once for that.
+    Every method raises `StoreUnavailableError` when the store gives no answer in time, and
+    `TooManyRequestsError` when too much is asked at once for that.
     """
 
     def __init__(
@@ -195,15 +194,11 @@ class Limiter:
         self._look: GroupCommit[Place, Stream | None] = GroupCommit(
             self._look_batch, account=_session, observe=group("look")
         )
-        # However many ask whether the store answers, one ping is under way at a time.
-        self._ping: GroupCommit[None, None] = GroupCommit(
-            self._ping_batch, max_batch=sys.maxsize, max_waiting=sys.maxsize
-        )
         self._groups = (self._start, self._heartbeat, self._stop, self._list, self._look)
         self._away: tuple[int, datetime] | None = None
 
     def away_since(self) -> datetime:
-        """Since when the store, which has just failed, has given no answer, but to pings."""
+        """Since when the store, which has just failed, has given no answer."""
         answered = sum(group.answered for group in self._groups)
         if self._away is None or self._away[0] != answered:
             self._away = answered, self._clock()
@@ -213,11 +208,6 @@ class Limiter:
         """Return when everything that was accepted has been carried out."""
         for group in self._groups:
             await group.finish()
-        await self._ping.finish()
-
-    async def ping(self) -> None:
-        """Return if the store answers a ping that is sent from now on."""
-        await self._ping(None)
 
     async def start(self, start: Start) -> Started:
         """Admit one more stream.
@@ -461,10 +451,6 @@ class Limiter:
     async def _look_batch(self, places: Sequence[Place]) -> list[Stream | None]:
         holders = await self._store.slots(set(places))
         return [holders.get(place) for place in places]
-
-    async def _ping_batch(self, asked: Sequence[None]) -> Sequence[None]:
-        await self._store.ping()
-        return asked
 
     def _still_active(
         self, holder: Stream | None, stream_id: str, now: datetime, *, or_lapsed: bool = False

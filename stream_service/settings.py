@@ -261,6 +261,10 @@ class Settings(BaseSettings):
         description="[key of all digests](docs/deployment.md#the-digest-key): a secret of at least "
         f"{MIN_SECRET} characters, the same in all processes",
     )
+    digest_key_change: _Switch = Field(
+        default=False,
+        description="1 starts in spite of running processes with another `DIGEST_KEY`",
+    )
     playback_keys: Annotated[tuple[_File, ...], BeforeValidator(_parts)] = Field(
         default=(),
         description="PEM files with private keys for [playback tokens](docs/enforcement.md), "

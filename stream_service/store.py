@@ -29,16 +29,18 @@ from stream_service.connection import (
     translated_errors,
 )
 from stream_service.documents import id_of, stream_of
+from stream_service.streams import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime, timedelta
 
-    from stream_service.streams import Place, Stream
+    from stream_service.streams import Stream
 
 COUNTED_AT_MOST = 20_000
 """How many documents are looked at to tell how many streams are active."""
 
+_NEVER_USED = Place("", "0-")
 _DIGEST_DIGITS = 12
 _DIGESTS = 16**_DIGEST_DIGITS
 _ALL_IN_FIRST_BATCH = 100_000
@@ -133,9 +135,36 @@ class MongoStore:
         """
         await self._connection.prepare(within)
 
-    async def ping(self) -> None:
-        """Return if the database answers and is ready to be used."""
-        await self._connection.ping()
+    async def clock(self) -> datetime | None:
+        """What the database's clock says, in UTC; None where it does not tell."""
+        return await self._connection.clock()
+
+    async def meet(
+        self, own_id: str, own: Mapping[str, Any], now: datetime
+    ) -> list[dict[str, Any]]:
+        """Read by `_id` and write as requests do, and exchange the documents of processes by it.
+
+        Args:
+            own_id: `_id` of this process.
+            own: The rest of its document.
+            now: By the database's clock, where that is known.
+
+        Returns:
+            The documents of the others.
+        """
+        await self.slots([_NEVER_USED])
+        processes = self._connection.processes
+        with translated_errors():
+            await processes.update_one({"_id": own_id}, {"$set": own}, upsert=True)
+            others = processes.find({"_id": {"$ne": own_id}, "forget_at": {"$gt": now}})
+            return await others.to_list(None)
+
+    async def leave(self, own_id: str, now: datetime) -> None:
+        """Have the others forget this process."""
+        with translated_errors():
+            await self._connection.processes.update_one(
+                {"_id": own_id}, {"$set": {"forget_at": now - documents.TOLERATED_SKEW}}
+            )
 
     async def read(self, sessions: Collection[str]) -> dict[str, list[Stream]]:
         """Read what the slots of these sessions hold, in one command.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import secrets
 from typing import TYPE_CHECKING
 
 from stream_service import __version__
+from stream_service.api.health import HEALTH
 from stream_service.api.keys import SETTINGS
 from stream_service.api.representation import json_response, timestamp
 from stream_service.streams import utc_now
@@ -17,15 +17,13 @@ from stream_service.telemetry.recent_problems import RECENT
 if TYPE_CHECKING:
     from aiohttp import web
 
-_PROCESS = secrets.token_hex(4)
-"""Tells the console whose figures it sees, where several processes share a port."""
-
 _STARTED_AT = utc_now()
 
 
 async def console_state(request: web.Request) -> web.Response:
     """`GET /console/state`: the figures of now and of the last 15 minutes."""
     app = request.app
+    processes = app[HEALTH].processes
     await app[SAMPLER].sample()
     figures: dict[str, dict[str, float]] = {"starts": {}, "heartbeats": {}, "ends": {}}
     streams: dict[str, float | None] = {"active": None, "silent": None}
@@ -44,7 +42,7 @@ async def console_state(request: web.Request) -> web.Response:
     return json_response(
         {
             "version": __version__,
-            "process": _PROCESS,
+            "process": processes.id,
             "started_at": timestamp(_STARTED_AT),
             "scope": "directory" if "PROMETHEUS_MULTIPROC_DIR" in os.environ else "process",
             "now": timestamp(utc_now()),
@@ -60,6 +58,16 @@ async def console_state(request: web.Request) -> web.Response:
                 "window_seconds": WINDOW_SECONDS,
                 **history,
             },
+            "processes": [
+                {
+                    "name": one["name"],
+                    "started_at": timestamp(one["started_at"]),
+                    "settings": one["settings"],
+                    "clock": one["clock"],
+                }
+                for one in (processes.own, *processes.others)
+                if one
+            ],
             "problems": [
                 {**problem._asdict(), "last": timestamp(problem.last)}
                 for problem in app[RECENT].of_the_last_hour()

@@ -16,14 +16,17 @@ import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
     from collections.abc import AsyncIterator, Callable
+
+    from stream_service.api.health import Health
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +35,8 @@ START_SECONDS = 60.0
 """How long it may take to answer: it recovers its journal first."""
 STOP_SECONDS = 10.0
 """How long it may take to end; then it is killed. What it acknowledged is on disk either way."""
+SICK_SECONDS = 5.0
+"""How long it may fail every command before the service ends."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -134,6 +139,26 @@ def end_with_parent() -> Callable[[], None]:
                 os._exit(1)
 
     return prepare
+
+
+async def end_if_sick(health: Health) -> None:
+    """Look on while the embedded database works.
+
+    Raises:
+        EmbeddedError: It has answered with nothing but errors for `SICK_SECONDS`, as SecantusDB
+            does from a full disk on, until it is started again.
+    """
+    since: float | None = None
+    while since is None or monotonic() - since < SICK_SECONDS:
+        await asyncio.sleep(1)
+        await health.database_answers()
+        # One that is slow, or is not there, is told by others.
+        failed = health.error is not None and isinstance(health.error.__cause__, OperationFailure)
+        since = (since or monotonic()) if failed else None
+    raise EmbeddedError(
+        f"the embedded database answers, but fails every command ({health.error}): is its disk "
+        "full? It has to be started again"
+    )
 
 
 async def _until_it_answers(url: str, exited: asyncio.Task[int], log_path: Path) -> None:

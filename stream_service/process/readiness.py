@@ -8,6 +8,8 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
+from stream_service.settings import SettingsError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -21,14 +23,19 @@ RETRY_SECONDS = 0.5
 
 
 async def announce_ready(health: Health, settings: Settings) -> None:
-    """Wait until the database answers, then tell pm2 and systemd, whichever is there.
+    """Wait until this process is ready, then tell pm2 and systemd, whichever is there.
 
     Args:
-        health: Asked until it does.
+        health: Asked until it is.
         settings: Hold the two addresses. What cannot be told is logged, and changes nothing else.
+
+    Raises:
+        SettingsError: It must not serve beside the other processes.
     """
     # Each look asks the database anew.
-    while not await health.database_answers():  # noqa: ASYNC110
+    while not (await health.database_answers() and health.ready):
+        if health.processes.refusal is not None:
+            raise SettingsError(health.processes.refusal)
         await asyncio.sleep(RETRY_SECONDS)
     log.info("ready")
     try:

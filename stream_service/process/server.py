@@ -21,7 +21,7 @@ from socket import (
     getaddrinfo,
     socket,
 )
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -31,10 +31,11 @@ from stream_service.api.keys import STORE
 from stream_service.app import create_app
 from stream_service.connection import COMMAND_TIMEOUT
 from stream_service.process.draining import Drain
-from stream_service.process.embedded import EmbeddedDatabase, embedded_database
+from stream_service.process.embedded import EmbeddedDatabase, embedded_database, end_if_sick
 from stream_service.process.http_server import running
 from stream_service.process.listener import BACKLOG, SharedListener, shared_listener
 from stream_service.process.readiness import announce_ready, when_pm2_is_gone
+from stream_service.settings import SettingsError
 from stream_service.streams import StoreUnavailableError
 from stream_service.telemetry.outages import OUTAGES
 
@@ -80,8 +81,9 @@ async def serve(settings: Settings, *, embedded_in: Path | None = None) -> int:
 
     Raises:
         CannotServeError: The socket cannot be had.
-        EmbeddedError: The embedded database cannot be run.
-        SettingsError: The driver cannot use `settings.mongo_url`.
+        EmbeddedError: The embedded database cannot be run, or fails every command.
+        SettingsError: The driver cannot use `settings.mongo_url`, or another process on the same
+            database has another `DIGEST_KEY`.
     """
     stopped, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -98,7 +100,8 @@ async def serve(settings: Settings, *, embedded_in: Path | None = None) -> int:
                 return 0
             settings = settings.model_copy(update={"mongo_url": database.url})
             database.exited.add_done_callback(lambda _: stopped.set())
-        url = await _listen(stack, settings, hurry, embedded=embedded_in is not None)
+        url, watching = await _listen(stack, settings, hurry, embedded=embedded_in is not None)
+        watching.add_done_callback(lambda one: stopped.set() if _has_failed(one) else None)
         about = {
             "version": __version__,
             "limit": settings.stream_limit,
@@ -112,11 +115,18 @@ async def serve(settings: Settings, *, embedded_in: Path | None = None) -> int:
             text = _TRY_IT.format(url=url, directory=embedded_in, limit=limit, more=limit + 1)
             print(text, flush=True)  # noqa: T201
         await stopped.wait()
+        if _has_failed(watching):
+            hurry.set()
+            watching.result()
         if database is not None and database.exited.done():
             log.critical("embedded database ended", extra={"status": database.exited.result()})
             hurry.set()
             return 1
     return 0
+
+
+def _has_failed(future: asyncio.Future[Any]) -> bool:
+    return future.done() and not future.cancelled() and future.exception() is not None
 
 
 async def _unless_stopped(
@@ -181,7 +191,8 @@ def _only_this_machine(runner: web.BaseRunner) -> bool:
 
 async def _listen(
     stack: AsyncExitStack, settings: Settings, hurry: asyncio.Event, *, embedded: bool
-) -> str:
+) -> tuple[str, asyncio.Future[Any]]:
+    """Serve; returns where, and what fails if the process has to end."""
     app = create_app(settings)
     drain = Drain(app)
     runner, server = await stack.enter_async_context(
@@ -190,6 +201,9 @@ async def _listen(
     try:
         # The embedded database can lock up when indexes are made of what is being written to.
         await app[STORE].prepare(None if embedded else COMMAND_TIMEOUT)
+        await app[HEALTH].database_answers()
+        if app[HEALTH].processes.refusal is not None:
+            raise SettingsError(app[HEALTH].processes.refusal)
     except StoreUnavailableError as error:
         # Serving 503 and coming back by itself is better than a restart loop.
         app[OUTAGES].failed(error, requests=0)
@@ -218,9 +232,10 @@ async def _listen(
     # time, and are the longest waits: bench/README.md.
     gc.collect()
     gc.freeze()
-    announcing = asyncio.create_task(announce_ready(app[HEALTH], settings))
-    stack.callback(announcing.cancel)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    sick = [end_if_sick(app[HEALTH])] if embedded else []
+    watching = asyncio.gather(announce_ready(app[HEALTH], settings), *sick)
+    stack.callback(watching.cancel)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}", watching
 
 
 async def _start_site(

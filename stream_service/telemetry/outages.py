@@ -23,18 +23,17 @@ LOOK_SECONDS = 0.5
 class Outages:
     """Logs when the database begins to fail requests, and when it answers them again.
 
-    An outage is over when a ping is answered after `LOOK_SECONDS` in which no request failed: a
-    database that answers pings and fails requests does not fill the log either.
+    An outage is over when a look at it succeeds after `LOOK_SECONDS` in which no request failed.
     """
 
-    def __init__(self, ping: Callable[[], Awaitable[None]], database: str) -> None:
+    def __init__(self, look: Callable[[], Awaitable[None]], database: str) -> None:
         """Begin without an outage.
 
         Args:
-            ping: Raises `StoreUnavailableError` while the database is unreachable.
+            look: Raises `StoreUnavailableError` while the database fails what requests do.
             database: Its hosts and name, to be shown.
         """
-        self._ping = ping
+        self._look = look
         self._database = database
         self._requests = 0
         self._failed_lately = False
@@ -68,7 +67,7 @@ class Outages:
             await asyncio.sleep(LOOK_SECONDS)
             if not self._failed_lately:
                 try:
-                    await self._ping()
+                    await self._look()
                 except StoreUnavailableError:
                     self._failed_lately = True
         seconds, requests = round(monotonic() - began, 1), self._requests

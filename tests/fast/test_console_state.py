@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stream_service.api.keys import LIMITER
+from stream_service.api import health
+from stream_service.api.health import HEALTH
 from stream_service.app import create_app
 from stream_service.settings import Settings
 from stream_service.streams import StoreUnavailableError, utc_now
@@ -37,6 +38,7 @@ async def client(
 ) -> Client:
     """A service whose history has an entry for every twentieth of a second."""
     monkeypatch.setattr(history_module, "INTERVAL_SECONDS", 0.05)
+    monkeypatch.setattr(health, "CHECK_SECONDS", 0)
     return await aiohttp_client(create_app(Settings(), store=double_store))
 
 
@@ -80,21 +82,21 @@ async def test_what_is_not_known_is_null_and_not_zero(client: Client) -> None:
     for name in ("refusal_ratio", "p50", "p99", "database_wait", "batch_size"):
         assert set(history[name]) == {None}
     assert history["starts"][-1] == 0
-    client.app[LIMITER]._store = Away()  # type: ignore[assignment]  # noqa: SLF001
+    client.app[HEALTH].processes._store = Away()  # type: ignore[assignment]  # noqa: SLF001
     state = await state_when(client, lambda state: state["history"]["database"][-1] is False)
     assert state["database"] == "DOWN"
 
 
 async def test_the_database_is_unreachable_since_its_first_silence(client: Client) -> None:
-    limiter = client.app[LIMITER]
-    store = limiter._store  # noqa: SLF001
-    limiter._store = Away()  # type: ignore[assignment]  # noqa: SLF001
+    processes = client.app[HEALTH].processes
+    store = processes._store  # noqa: SLF001
+    processes._store = Away()  # type: ignore[assignment]  # noqa: SLF001
     first = await state_when(client, lambda state: state["database"] == "DOWN")
     assert first["unreachable_since"] <= first["now"]
     count = len(first["history"]["at"])
     later = await state_when(client, lambda state: len(state["history"]["at"]) > count)
     assert later["unreachable_since"] == first["unreachable_since"]
-    limiter._store = store  # noqa: SLF001
+    processes._store = store  # noqa: SLF001
     again = await state_when(client, lambda state: state["database"] == "UP")
     assert again["unreachable_since"] is None
 
@@ -102,7 +104,7 @@ async def test_the_database_is_unreachable_since_its_first_silence(client: Clien
 class Away:
     """A database that gives no answer."""
 
-    async def ping(self) -> None:
+    async def clock(self) -> None:
         raise StoreUnavailableError("away")
 
 

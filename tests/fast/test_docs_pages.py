@@ -11,7 +11,7 @@ from urllib.parse import urldefrag, urljoin
 
 import pytest
 
-from stream_service.api.keys import LIMITER
+from stream_service.api.health import HEALTH
 from stream_service.api.openapi import openapi_document
 from stream_service.api.problems import TYPE_PREFIX
 from stream_service.app import create_app
@@ -105,7 +105,7 @@ async def test_browsers_get_a_landing_page_and_programs_the_same_as_json(client:
 
 
 async def test_the_landing_page_tells_of_an_unreachable_database(client: Client) -> None:
-    client.app[LIMITER]._store = Away()  # type: ignore[assignment]  # noqa: SLF001
+    client.app[HEALTH].processes._store = Away()  # type: ignore[assignment]  # noqa: SLF001
     text = await (await client.get("/", headers=BROWSER)).text()
     body: dict[str, Any] = await (await client.get("/")).json()
     assert body["status"] == "DOWN"

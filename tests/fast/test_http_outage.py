@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stream_service.api import handlers
-from stream_service.api.keys import LIMITER
+from stream_service.api import handlers, health
 from stream_service.group_commit import DEADLINE_SECONDS
 from stream_service.store import MongoStore
 from stream_service.streams import StoreUnavailableError
 from tests.support.http_api import Api, a_lease_id, open_api
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from aiohttp import web
     from pytest_aiohttp.plugin import AiohttpClient
+
+    from tests.conftest import Commands
 
 LATITUDE_SECONDS = 8.0
 """For a slow machine. Without a deadline it would be the 30 s of the driver."""
@@ -112,68 +113,44 @@ async def test_ready_is_a_process_that_has_served_whatever_became_of_its_store_s
     async def away() -> None:
         raise StoreUnavailableError("away")
 
+    monkeypatch.setattr(health, "CHECK_SECONDS", 0)
+
     up, down = b'{"status":"UP"}', b'{"status":"DOWN"}'
     with monkeypatch.context() as before:
-        before.setattr(store, "ping", away)
+        before.setattr(store, "clock", away)
         assert await answers("/health", "/health/ready") == [down, down]
     assert await answers("/health", "/health/ready") == [up, up]
-    monkeypatch.setattr(store, "ping", away)
+    monkeypatch.setattr(store, "clock", away)
     assert await answers("/health", "/health/ready") == [down, up]
 
 
-async def test_a_thousand_who_ask_for_health_at_once_cost_the_store_two_pings(
-    aiohttp_client: AiohttpClient, double_store: MongoStore, monkeypatch: pytest.MonkeyPatch
+async def test_however_many_ask_for_health_the_store_is_read_and_written_once_in_a_while(
+    aiohttp_client: AiohttpClient, connect: Callable[..., MongoStore], commands: Commands
 ) -> None:
-    pings = _Pings()
-    monkeypatch.setattr(double_store, "ping", pings)
-    api = await open_api(aiohttp_client, double_store)
-    first = asyncio.ensure_future(api.ask("GET", "/health", session=None))
-    await pings.begun.acquire()
-    assert api.client.app is not None
-    limiter = api.client.app[LIMITER]
-    others = [asyncio.ensure_future(limiter.ping()) for _ in range(999)]
-    await asyncio.sleep(0)
-    pings.answer()
-    pings.answer()
-    assert (await first).status == 200
-    await asyncio.gather(*others)
-    assert pings.sent == 2
-
-
-async def test_health_is_told_from_a_ping_that_was_sent_after_it_was_asked(
-    aiohttp_client: AiohttpClient, double_store: MongoStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pings = _Pings()
-    monkeypatch.setattr(double_store, "ping", pings)
-    api = await open_api(aiohttp_client, double_store)
-    before = asyncio.ensure_future(api.ask("GET", "/health", session=None))
-    await pings.begun.acquire()
-    after = asyncio.ensure_future(api.ask("GET", "/health", session=None))
-    pings.answer()
-    assert (await before).status == 200
-    pings.answer(StoreUnavailableError("away by now"))
-    assert (await after).status == 503
-    pings.answer()
+    api = await open_api(aiohttp_client, connect())
+    answers = await asyncio.gather(*(api.ask("GET", "/health", session=None) for _ in range(300)))
+    assert {answer.status for answer in answers} == {200}
     assert (await api.ask("GET", "/health", session=None)).status == 200
+    sent = [name for name, _ in commands.sent if name in ("find", "update")]
+    # A slot is read, its own document written, the others' read.
+    assert sent == ["find", "update", "find"]
 
 
-class _Pings:
-    """A store's ping that answers when it is told to."""
-
-    def __init__(self) -> None:
-        self.sent = 0
-        self.begun = asyncio.Semaphore(0)
-        self._answers: asyncio.Queue[Exception | None] = asyncio.Queue()
-
-    def answer(self, error: Exception | None = None) -> None:
-        self._answers.put_nowait(error)
-
-    async def __call__(self) -> None:
-        self.sent += 1
-        self.begun.release()
-        error = await self._answers.get()
-        if error is not None:
-            raise error
+@pytest.mark.parametrize("command", ["find", "update"])
+async def test_health_is_down_while_the_store_answers_pings_and_fails_what_requests_do(
+    aiohttp_client: AiohttpClient,
+    connect: Callable[..., MongoStore],
+    failing: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    monkeypatch.setattr(health, "CHECK_SECONDS", 0)
+    api = await open_api(aiohttp_client, connect())
+    failing(command, code=1)
+    assert (await api.ask("GET", "/health", session=None)).status == 503
+    assert (await api.ask("GET", "/health/ready", session=None)).status == 503
+    assert (await api.ask("GET", "/health", session=None)).status == 200
+    assert (await api.ask("GET", "/health/ready", session=None)).status == 200
 
 
 async def test_an_unforeseen_error_is_logged_and_answered_without_telling_its_inside(

@@ -162,6 +162,6 @@ async def test_a_host_that_nobody_knows_is_told_as_such(
     monkeypatch.setattr(socket, "getaddrinfo", nobody_knows)
     store = MongoStore.connect("mongodb://no-such-host", "test", timedelta(seconds=300))
     with pytest.raises(StoreUnavailableError) as caught:
-        await store.ping()
+        await store.read([])
     store.close()
     assert caught.value.hint == "no such host: check its name in MONGO_URL"

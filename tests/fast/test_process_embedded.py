@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import http.client
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from pymongo import MongoClient
+from pymongo.errors import OperationFailure
 
 from stream_service.process import embedded
 from stream_service.process.embedded import EmbeddedError, embedded_database
+from tests.support.database import url_of
 from tests.support.processes import PATIENCE_SECONDS, Service, is_running
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 SESSION = {"Session-Id": "lkjlkjely"}
 
@@ -101,6 +108,47 @@ def test_a_database_that_ends_first_ends_the_service_which_says_so(tmp_path: Pat
         assert service.status() == 1
     [ended] = [line for line in service.events if line["event"] == "embedded database ended"]
     assert ended["level"] == "CRITICAL"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own, on which the database has room to begin."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)]
+    if (
+        shutil.which("mount") is None
+        or subprocess.run(mount, check=False, capture_output=True).returncode
+    ):
+        pytest.skip("a small disk can be mounted by root alone")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_on_a_full_disk_health_is_down_and_the_service_ends_and_says_why(small_disk: Path) -> None:
+    with _embedded(small_disk) as service:
+        service.wait_for(lambda event: event["event"] == "ready")
+        fill = os.open(small_disk / "fill", os.O_WRONLY | os.O_CREAT)
+        with contextlib.suppress(OSError):
+            while True:
+                os.write(fill, bytes(65536))
+        os.close(fill)
+        # The database's journal has some MB left, which others write full.
+        [database] = service.children
+        command = Path(f"/proc/{database}/cmdline").read_bytes().decode().split("\0")
+        url = url_of(int(command[command.index("--port") + 1]))
+        with MongoClient[Any](url) as client, contextlib.suppress(OperationFailure):
+            while True:
+                client.stream_service.processes.insert_one({"blob": os.urandom(400_000)})
+        answers = set[int]()
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            while 503 not in answers:
+                answers.add(service.ask("GET", "/health")[0])
+                time.sleep(0.05)
+        assert service.status() == 1
+    assert 503 in answers
+    assert "the embedded database answers, but fails every command" in service.log[-1]
+    assert "is its disk full?" in service.log[-1]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other kernels have no PR_SET_PDEATHSIG")

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
-from stream_service.api.health import Health
+from stream_service.api.health import HEALTH, Health
+from stream_service.app import create_app
 from stream_service.process import listener
 from stream_service.process.listener import SharedListener, shared_listener
 from stream_service.process.readiness import announce_ready
@@ -30,7 +31,10 @@ from tests.support.processes import free_port
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
     from collections.abc import AsyncIterator
+    from datetime import datetime
     from pathlib import Path
+
+    from stream_service.store import MongoStore
 
 
 NO_DATABASE = "mongodb://127.0.0.1:9/?directConnection=true"
@@ -352,29 +356,26 @@ async def test_a_process_alone_on_its_port_goes_on_accepting_while_it_drains() -
         assert await service.ended() == 0
 
 
-class StoreThatComesUp:
-    """Away for the first two pings."""
-
-    def __init__(self) -> None:
-        self.pings = 0
-
-    async def ping(self) -> None:
-        self.pings += 1
-        if self.pings < 3:
-            raise StoreUnavailableError
-
-
 @pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch) -> StoreThatComesUp:
+def health(double_store: MongoStore, monkeypatch: pytest.MonkeyPatch) -> Health:
+    """Of a process whose store is away when it is looked at for the first two times."""
     monkeypatch.setattr("stream_service.process.readiness.RETRY_SECONDS", 0.01)
-    return StoreThatComesUp()
+    monkeypatch.setattr("stream_service.api.health.CHECK_SECONDS", 0)
+    clock, looks = double_store.clock, iter(range(100))
+
+    async def comes_up() -> datetime | None:
+        if next(looks) < 2:
+            raise StoreUnavailableError
+        return await clock()
+
+    monkeypatch.setattr(double_store, "clock", comes_up)
+    return create_app(Settings(), store=double_store)[HEALTH]
 
 
-async def test_pm2_is_told_only_when_the_store_answers(store: StoreThatComesUp) -> None:
+async def test_pm2_is_told_only_when_the_store_answers(health: Health) -> None:
     reading, writing = os.pipe()
     try:
-        await announce_ready(Health(store.ping), Settings(node_channel_fd=writing))
-        assert vars(store) == {"pings": 3}
+        await announce_ready(health, Settings(node_channel_fd=writing))
         assert os.read(reading, 100) == b'"ready"\n'
     finally:
         os.close(reading)
@@ -383,20 +384,20 @@ async def test_pm2_is_told_only_when_the_store_answers(store: StoreThatComesUp) 
 
 @pytest.mark.parametrize("abstract", [False, True])
 async def test_systemd_is_told_when_the_store_answers(
-    store: StoreThatComesUp, tmp_path: Path, *, abstract: bool
+    health: Health, tmp_path: Path, *, abstract: bool
 ) -> None:
     path = f"@stream-service-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(path.replace("@", "\0"))
         systemd.settimeout(0)
-        await announce_ready(Health(store.ping), Settings(notify_socket=path))
+        await announce_ready(health, Settings(notify_socket=path))
         assert systemd.recv(100) == b"READY=1"
 
 
 async def test_a_parent_that_is_gone_is_logged_and_harms_nothing(
-    store: StoreThatComesUp, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    health: Health, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await announce_ready(Health(store.ping), Settings(notify_socket=str(tmp_path / "gone")))
+    await announce_ready(health, Settings(notify_socket=str(tmp_path / "gone")))
     assert "readiness could not be reported" in caplog.messages
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PACKAGE = Path(stream_service.__file__).parent
 CORE = {
     *("streams", "admission", "limiter", "group_commit"),
-    *("store", "documents", "connection"),
+    *("store", "documents", "connection", "processes"),
 }
 MAY_IMPORT = {
     # Settings import nothing: the store and the tracing say by its error what cannot be used.

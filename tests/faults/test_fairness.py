@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from statistics import median
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.conftest import served
 from tests.faults.tally import TALLY, Tally, new_secret
 from tests.faults.viewers import LIMIT, Viewers
-from tests.support.database import url_of
-from tests.support.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -25,7 +21,6 @@ pytestmark = pytest.mark.timeout(120)
 
 OLDEST = {"replace": "oldest"}
 AT_ONCE = 200
-HEALTHS = 300
 SECONDS = 2.5
 EVERY_SECONDS = 0.025
 MAY_GROW = 3.0
@@ -86,27 +81,3 @@ async def test_two_hundred_replacements_of_one_session_at_once_slow_others_no_mo
     )
     assert (disturbed > max(MAY_GROW * calm, FLOOR_SECONDS)) == bool(change)
     assert [v for v in tally.violations if "took" not in v] == []
-
-
-async def test_however_many_ask_for_health_at_once_one_ping_is_under_way_at_a_time(
-    database: Database, serve: Serve, token: str
-) -> None:
-    async with (
-        Proxy(database.port) as proxy,
-        served(serve(url_of(proxy.port))) as service,
-        Viewers([service.url], token=token) as viewers,
-    ):
-        proxy.delay, proxy.watch_for = 0.05, b"\x10ping\x00"
-
-        async def ask() -> int:
-            async with viewers.client.get(f"{service.url}/health") as response:
-                await response.read()
-                return response.status
-
-        await ask()
-        before, began = proxy.seen, time.monotonic()
-        assert await asyncio.gather(*(ask() for _ in range(HEALTHS))) == [200] * HEALTHS
-        # There and back a ping takes two delays.
-        one_by_one = (time.monotonic() - began) / (2 * proxy.delay)
-        assert 0 < proxy.seen - before <= one_by_one + 1
-    TALLY.measured["health"] = f"{HEALTHS} asked at once cost {proxy.seen - before} pings"

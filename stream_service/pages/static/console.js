@@ -96,6 +96,7 @@ function show(latest) {
   }
   showProblems(state);
   showProcesses();
+  showAllProcesses(latest.processes);
   byId("about").textContent = `stream-service ${state.version} · limit ${state.limit} · lease ${state.lease_seconds} s · `
     + `since the start: ${whole.format(started(state))} started, ${whole.format(state.starts.refused ?? 0)} refused, `
     + `${whole.format(state.heartbeats.renewed ?? 0)} heartbeats renewed`;
@@ -117,6 +118,17 @@ byId("process").addEventListener("change", (event) => {
   shown = event.target.value;
   show(processes.get(shown).state);
 });
+
+function showAllProcesses(all) {
+  byId("processes").replaceChildren(...all.map(({ name, started_at, settings, clock }) => {
+    const other = Object.keys(settings).filter((key) => String(settings[key]) !== String(all[0].settings[key]));
+    return element("li", {
+      textContent: `${name} · version ${settings.version} · limit ${settings.STREAM_LIMIT} · since ${clockTime(started_at)} · `
+        + (clock === null ? "clock not known" : `clock ${clock.toFixed(1)} s ahead of the database's`)
+        + (other.length ? ` · not as the first: ${other.join(", ")}` : ""),
+    });
+  }));
+}
 
 const SEVERITIES = { fault: "Fault", "client error": "Client error", normal: "Normal" };
 
