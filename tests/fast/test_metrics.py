@@ -141,7 +141,7 @@ async def test_a_store_that_is_away_is_counted_and_leaves_no_figure_of_streams(
 ) -> None:
     class Away:
         def __getattr__(self, verb: str) -> Callable[..., Awaitable[None]]:
-            async def away(*_: object) -> None:
+            async def away(*_: object, **__: object) -> None:
                 raise StoreUnavailableError("AutoReconnect 91")
 
             return away
