@@ -50,6 +50,9 @@ Clock = Callable[[], datetime]
 BEATS_PER_LEASE = 3
 JITTER = 0.1
 
+SET_BACK = timedelta(seconds=1)
+"""From which step on a clock counts as set back."""
+
 LABEL_BYTES = 16 * 1024 * 1024
 """How much memory a process spends on the labels that playback tokens name."""
 
@@ -173,6 +176,7 @@ class Limiter:
         # Whether a stream is active is the store's to say, each time; its label never changes. One
         # that has dropped out costs its next batch of heartbeats one read. "" stands for none.
         self._labels: LRUCache[Place, str] | None = None
+        self._latest = clock()
         if with_labels:
             self._labels = LRUCache(LABEL_BYTES, _size)
 
@@ -385,7 +389,10 @@ class Limiter:
         now = self._clock()
         until = now + self._lease
         labels = self._labels
-        if await self._store.renew(places, now, until, returning=returning):
+        self._latest = max(self._latest, now)
+        # A clock that was set back wants an end before the one that a lease has, which stays.
+        set_back = self._latest - now > SET_BACK
+        if await self._store.renew(places, now, until, returning=returning) and not set_back:
             if labels is None:
                 return [Renewed(*place, until) for place in places]
             known = {place: labels.get(place) for place in places}
@@ -395,7 +402,7 @@ class Limiter:
         holders = await self._store.slots(unknown) if unknown else {}
         outcomes: list[Renewed | Exception | Again] = []
         for place in places:
-            content = known.get(place)
+            content, ends = known.get(place), until
             if content is None:
                 try:
                     stream = self._still_active(
@@ -409,10 +416,10 @@ class Limiter:
                     # read from another primary than the one that renewed it.
                     outcomes.append(AGAIN)
                     continue
-                content = stream.content or ""
+                content, ends = stream.content or "", stream.expires_at
                 if labels is not None:
                     labels[place] = content
-            outcomes.append(Renewed(*place, until, content or None))
+            outcomes.append(Renewed(*place, ends, content or None))
         return outcomes
 
     async def _stop_batch(self, places: Sequence[Place]) -> list[bool | Exception]:

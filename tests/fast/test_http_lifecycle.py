@@ -585,3 +585,17 @@ async def test_a_request_id_of_the_gateway_is_kept_and_another_one_made_for_a_ba
     made = {answer.headers["X-Request-Id"] for answer in answers}
     assert len(made) == len(bad)
     assert all(re.fullmatch(r"[0-9a-f-]+", id_) for id_ in made)
+
+
+async def test_a_heartbeat_tells_the_lease_that_the_store_has_after_a_clock_was_set_back(
+    aiohttp_client: AiohttpClient, store: MongoStore
+) -> None:
+    api = await open_api(aiohttp_client, store)
+    stream = await api.started()
+    api.clock.move_on(-1800)
+    beat = await api.ask("POST", f"/streams/{stream['lease_id']}/heartbeat", session=None)
+    shown = await api.ask("GET", f"/streams/{stream['stream_id']}")
+    assert beat.body["expires_at"] == shown.body["expires_at"] == stream["expires_at"]
+    api.clock.move_on(1810)
+    beat = await api.ask("POST", f"/streams/{stream['lease_id']}/heartbeat", session=None)
+    assert beat.body["expires_at"] > stream["expires_at"]
