@@ -35,6 +35,8 @@ VIEWERS_API = frozenset(
 )
 """Templates of the routes that the gateway's token opens. All others are for operators."""
 
+MAX_USER_LENGTH = 64
+
 _BEARER = 'Bearer realm="stream-service"'
 _BASIC = 'Basic realm="stream-service", charset="UTF-8"'
 
@@ -81,6 +83,14 @@ def opened_by(
     return "gateway" if settings.gateway_tokens else "anybody"
 
 
+def user_of(request: web.Request) -> str | None:
+    """The user name that Basic came with, shortened; None without one. It proves nothing."""
+    scheme, _, credentials = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    return _decoded(credentials).partition(b":")[0].decode(errors="replace")[:MAX_USER_LENGTH]
+
+
 def _has_token(request: web.Request, bearers: list[bytes], passwords: list[bytes]) -> bool:
     scheme, _, credentials = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
     match scheme.lower():
@@ -96,11 +106,14 @@ def _has_token(request: web.Request, bearers: list[bytes], passwords: list[bytes
 
 def _password(credentials: str) -> bytes:
     """What follows the first colon (RFC 7617); nothing if the credentials are not Base64."""
+    return _decoded(credentials).partition(b":")[2]
+
+
+def _decoded(credentials: str) -> bytes:
     try:
-        decoded = b64decode(credentials.strip(" "), validate=True)
+        return b64decode(credentials.strip(" "), validate=True)
     except ValueError:
         return b""
-    return decoded.partition(b":")[2]
 
 
 def _unauthorized(*, for_operators: bool) -> Problem:

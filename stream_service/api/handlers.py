@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from stream_service.api.access import opened_by
+from stream_service.api.access import opened_by, user_of
 from stream_service.api.inputs import (
     StartRequest,
     account_stream_of,
@@ -113,6 +113,8 @@ def _audit(request: web.Request, session: str, which: str, *, ended: int) -> Non
     """Log who ended streams of an account: by the beginning of its digest, never by its id."""
     who = opened_by(request, request.app[SETTINGS])
     fields = {"by": who, "which": which, "ended": ended, "account": session[:ACCOUNT_DIGITS]}
+    if who == "operator":
+        fields["user"] = user_of(request)
     audit.info("streams ended", extra=fields)
 
 

@@ -352,6 +352,44 @@ def test_support_sees_and_ends_the_streams_of_one_account(
     assert account not in "".join(service.log)
 
 
+def test_the_list_is_of_the_account_that_it_was_asked_for(visit: Visit, service: Service) -> None:
+    for account, devices in {"anna": 2, "bert": 3}.items():
+        for number in range(devices):
+            service.ask("POST", "/streams", account, json={"device": f"{account} {number}"})
+    page = visit.open(f"{service.url}/console")
+    page.get_by_role("tab", name="Support").click()
+    streams = page.get_by_role("list", name="Streams of the account").get_by_role("listitem")
+    held: list[Route] = []
+
+    def slow(route: Route) -> None:
+        if route.request.headers["session-id"] == "bert":
+            held.append(route)
+        else:
+            route.continue_()
+
+    def look_up(account: str) -> None:
+        page.get_by_label("Account (Session-Id)").fill(account)
+        page.get_by_role("button", name="Look up").click()
+
+    look_up("anna")
+    expect(streams).to_have_count(2)
+    page.route("**/streams", slow)
+    with page.expect_request("**/streams"):
+        look_up("bert")
+    expect(page.get_by_role("button", name="End all streams")).to_be_hidden()
+    expect(streams).to_have_count(0)
+    # And the other way round: bert's answer comes once anna's is there.
+    look_up("anna")
+    expect(streams).to_have_count(2)
+    with page.expect_response("**/streams"):
+        held[0].continue_()
+    page.get_by_role("button", name="End all streams").click()
+    page.get_by_role("button", name="Really end all 2?").click()
+    expect(page.locator("#account-said")).to_contain_text("2 ended")
+    assert len(service.active("bert")) == 3
+    assert service.active("anna") == []
+
+
 def _seconds(moment: str) -> float:
     return datetime.fromisoformat(moment).timestamp()
 

@@ -215,6 +215,8 @@ async def _audit_lines(
     for path in (f"/streams/{ids[0]}", f"/streams/{ids[0]}", "/streams"):
         await (await client.delete(path, headers=headers)).read()
     lines: list[Any] = [r for r in caplog.records if r.name == "stream_service.audit"]
+    user = "ann" if authorization == _basic("ann", "op-new-0123456789") else None
+    assert {getattr(line, "user", None) for line in lines} == {user}
     assert len({line.account for line in lines}) == 1
     return [(line.by, line.which, line.ended) for line in lines]
 

@@ -10,13 +10,13 @@ export class Support {
   constructor() {
     byId("account-form").addEventListener("submit", (event) => {
       event.preventDefault();
-      this.#account = byId("account").value;
-      this.#look();
+      // What is shown belongs to the account that it was asked for.
+      this.#forget(byId("account").value);
+      this.#look(this.#account);
     });
     byId("account-forget").addEventListener("click", () => {
-      this.#account = "";
       byId("account").value = "";
-      this.#show([]);
+      this.#forget("");
       this.#say("No account looked up.", "");
     });
     byId("end-all").addEventListener("click", () => this.#endAll());
@@ -29,8 +29,16 @@ export class Support {
     this.#ahead = Date.parse(now) - Date.now();
   }
 
-  async #look() {
-    const { ok, answer, took } = await ask(this.#account, "GET", "streams");
+  #forget(next) {
+    this.#account = next;
+    this.#show([]);
+    this.#say("Looking it up…", "");
+  }
+
+  // A late answer, after another account was asked for, is dropped.
+  async #look(account) {
+    const { ok, answer, took } = await ask(account, "GET", "streams");
+    if (account !== this.#account) return undefined;
     if (!ok) {
       this.#show([]);
       return this.#say(`${took}. ${answer.detail}`, "bad");
@@ -44,18 +52,24 @@ export class Support {
   }
 
   async #end(stream) {
-    const { ok, answer, took } = await ask(this.#account, "DELETE", `streams/${stream.stream_id}`);
+    const account = this.#account;
+    const { ok, answer, took } = await ask(account, "DELETE", `streams/${stream.stream_id}`);
+    if (account !== this.#account) return undefined;
     if (!ok) return this.#say(`${took}. ${answer.detail}`, "bad");
-    await this.#look();
+    await this.#look(account);
+    if (account !== this.#account) return undefined;
     return this.#say(`Ended: ${stream.device ?? "unnamed device"}.`, "good");
   }
 
   async #endAll() {
     if (!byId("end-all").dataset.asked) return this.#asked(true);
     this.#asked(false);
-    const { ok, answer, took } = await ask(this.#account, "DELETE", "streams");
+    const account = this.#account;
+    const { ok, answer, took } = await ask(account, "DELETE", "streams");
+    if (account !== this.#account) return undefined;
     if (!ok) return this.#say(`${took}. ${answer.detail}`, "bad");
-    await this.#look();
+    await this.#look(account);
+    if (account !== this.#account) return undefined;
     return this.#say(`${answer.ended} ended. Nothing is playing on this account, unless it starts again.`, "good");
   }
 
