@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from base64 import b64decode
 from hmac import compare_digest
 from typing import TYPE_CHECKING, Literal
+from weakref import WeakValueDictionary
 
 from aiohttp import hdrs, web
 
-from stream_service.api.problems import Problem
+from stream_service.api.problems import Problem, too_many_requests
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,8 +39,22 @@ VIEWERS_API = frozenset(
 
 MAX_USER_LENGTH = 64
 
+GUESS_SECONDS = 1.0
+"""How long an address waits for its next try after a wrong token."""
+
+MAX_GUESSES = 16
+"""How many tries of one address may wait; more are refused unread."""
+
 _BEARER = 'Bearer realm="stream-service"'
 _BASIC = 'Basic realm="stream-service", charset="UTF-8"'
+
+
+class _Guesser:
+    """An address from which tokens are tried, one after the other."""
+
+    def __init__(self) -> None:
+        self.turn = asyncio.Lock()
+        self.waiting = 0
 
 
 def token_required(
@@ -55,7 +71,23 @@ def token_required(
         operator_tokens: Likewise. With neither, nothing is required.
     """
     operators = [token.encode() for token in operator_tokens]
-    everybody = [*operators, *(token.encode() for token in gateway_tokens)]
+    gateways = [token.encode() for token in gateway_tokens]
+    everybody = [*operators, *gateways]
+    # Only those who wait: whoever is right leaves at once.
+    guessers: WeakValueDictionary[str | None, _Guesser] = WeakValueDictionary()
+
+    async def slow_guesses_down(request: web.Request) -> None:
+        guesser = guessers.setdefault(request.remote, _Guesser())
+        if guesser.waiting >= MAX_GUESSES:
+            raise too_many_requests("Too many wrong tokens come from this address.")
+        guesser.waiting += 1
+        try:
+            # The next is not even looked at before: who hangs up has learnt nothing sooner.
+            async with guesser.turn:
+                if not _has_token(request, operators, operators):
+                    await asyncio.sleep(GUESS_SECONDS)
+        finally:
+            guesser.waiting -= 1
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -66,6 +98,10 @@ def token_required(
         if route not in OPEN:
             for_viewers = route is None or route in VIEWERS_API
             bearers = everybody if for_viewers else operators or everybody
+            # Of what the gateway sends with its own token nothing has to wait.
+            tries = operators and hdrs.AUTHORIZATION in request.headers
+            if tries and not _has_token(request, gateways, []):
+                await slow_guesses_down(request)
             if not _has_token(request, bearers, operators):
                 raise _unauthorized(for_operators=bool(operators) and not for_viewers)
         return await handler(request)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import pytest
 from yarl import URL
 
+from stream_service.api import access
 from stream_service.api.access import OPEN, VIEWERS_API
 from stream_service.app import create_app
 from stream_service.settings import Settings, SettingsError
@@ -49,6 +53,11 @@ async def _served(
 ) -> Client:
     settings = Settings(gateway_tokens=gateways, operator_tokens=operators, stream_limit=20)
     return await aiohttp_client(create_app(settings, store=store))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "GUESS_SECONDS", 0)
 
 
 @pytest.fixture
@@ -244,3 +253,44 @@ async def test_where_there_are_no_tokens_nobody_is_named(
     client = await _served(aiohttp_client, double_store)
     for authorization in (None, "Bearer made-up"):
         assert await _audit_lines(client, caplog, authorization) == [("anybody", "all", 2)]
+
+
+async def test_who_guesses_the_operators_token_is_slowed_and_nobody_else(
+    both: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "GUESS_SECONDS", 60)
+    guesses = [
+        asyncio.ensure_future(_status(both, "GET", "/metrics", f"Bearer guess-{n}"))
+        for n in range(access.MAX_GUESSES + 5)
+    ]
+    # Those beyond what may wait are refused; the others wait for the first.
+    for _ in range(5):
+        done, guesses_left = await asyncio.wait(guesses, return_when=asyncio.FIRST_COMPLETED)
+        guesses = list(guesses_left)
+        assert {task.result() for task in done} == {429}
+        if len(guesses) == access.MAX_GUESSES:
+            break
+    # From the same address, as of all behind one proxy, even the right one is not read now.
+    assert await _status(both, "GET", "/metrics", f"Bearer {OPERATORS[0]}") == 429
+    assert await _status(both, "GET", "/streams", f"Bearer {GATEWAYS[0]}") == 200
+    assert await _status(both, "GET", "/metrics", None) == 401
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(local_addr=("127.0.0.2", 0))
+    ) as elsewhere:
+        headers = {"Authorization": f"Bearer {OPERATORS[0]}"}
+        async with elsewhere.get(both.make_url("/metrics"), headers=headers) as answer:
+            assert answer.status == 200
+    for guess in guesses:
+        guess.cancel()
+    await asyncio.gather(*guesses, return_exceptions=True)
+
+
+async def test_tokens_that_are_tried_one_after_the_other_wait_for_each_other(
+    both: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "GUESS_SECONDS", 0.1)
+    began = time.monotonic()
+    tries = (_status(both, "GET", "/metrics", f"Bearer guess-{n}") for n in range(5))
+    assert await asyncio.gather(*tries) == [401] * 5
+    assert time.monotonic() - began >= 0.5
+    assert await _status(both, "GET", "/metrics", f"Bearer {OPERATORS[0]}") == 200

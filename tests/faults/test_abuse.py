@@ -195,7 +195,7 @@ def test_the_api_keeps_to_its_own_description(
 ) -> None:
     key = str(write_key(tmp_path / "key.pem"))
     operator = new_secret()
-    with serve(database.url, OPERATOR_TOKEN=operator, PLAYBACK_KEYS=key) as service:
+    with serve(database.url, "guesses", OPERATOR_TOKEN=operator, PLAYBACK_KEYS=key) as service:
         _asked_all_that_is_described(service, operator, tmp_path)
 
 

@@ -17,7 +17,7 @@ from aiohttp import web
 from pymongo.errors import BulkWriteError
 
 from stream_service import __main__, connection, documents, store
-from stream_service.api import handlers, inputs, playback
+from stream_service.api import access, handlers, inputs, playback
 from stream_service.group_commit import GroupCommit
 from stream_service.limiter import Limiter
 from stream_service.process import server
@@ -125,6 +125,8 @@ def change(what: str) -> None:  # noqa: C901, PLR0912 - a table
             _group["deadline_seconds"] = 30.0
         case "looks":
             Limiter._decide = _counts_looks  # type: ignore[method-assign]  # noqa: SLF001
+        case "guesses":
+            access.GUESS_SECONDS = 0
         case "deadline":
             _group["deadline_seconds"] = float(value)
         case "bound":
