@@ -49,6 +49,7 @@ const service = {
     LOG_LEVEL: given.LOG_LEVEL || 'INFO',
     // Relative to cwd: the path of a Unix socket may have 107 characters.
     LISTENER_DIR: 'run',
+    PROMETHEUS_MULTIPROC_DIR: 'run',
     DRAIN_SECONDS: '5',
   },
   env_development: { LOG_LEVEL: given.LOG_LEVEL || 'DEBUG' },

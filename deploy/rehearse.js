@@ -17,7 +17,7 @@ if (!(environment in app)) {
   process.exit(2);
 }
 const [shell, run, ...command] = app.args;
-const apart = ['env', 'HOST=127.0.0.1', 'PORT=0', 'LISTENER_DIR=', 'DRAIN_SECONDS=0'];
+const apart = ['env', '-u', 'PROMETHEUS_MULTIPROC_DIR', 'HOST=127.0.0.1', 'PORT=0', 'LISTENER_DIR=', 'DRAIN_SECONDS=0'];
 const child = spawn(app.script, [shell, run, ...apart, ...command], {
   cwd: app.cwd,
   env: { ...process.env, ...app.env, ...app[environment] },

@@ -10,7 +10,7 @@ if [ -f "$settings" ]; then
     for name in $(env | sed -n 's/^\([A-Za-z_][A-Za-z0-9_]*\)=.*/\1/p'); do
         case $name in
         PATH | HOME | USER | LANG | TZ | SHARED | NODE_CHANNEL_FD | NODE_CHANNEL_SERIALIZATION_MODE) ;;
-        HOST | PORT | LOG_LEVEL | LISTENER_DIR | DRAIN_SECONDS) ;; # ecosystem.config.js
+        HOST | PORT | LOG_LEVEL | LISTENER_DIR | PROMETHEUS_MULTIPROC_DIR | DRAIN_SECONDS) ;; # ecosystem.config.js
         *) unset "$name" ;;
         esac
     done
@@ -18,4 +18,6 @@ if [ -f "$settings" ]; then
     . "$settings"
     set +a
 fi
+# Closed to other users, as LISTENER_DIR has to be.
+(umask 077 && mkdir -p "${PROMETHEUS_MULTIPROC_DIR:-.}")
 exec "$@"

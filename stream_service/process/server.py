@@ -211,6 +211,8 @@ async def _listen(
     host, port = runner.addresses[0][:2]
     if not settings.enforce:
         log.warning("the limit is only counted, not enforced: ENFORCE is 0")
+    if settings.listener_dir is not None and settings.prometheus_multiproc_dir is None:
+        log.warning("metrics are of one process of several: set PROMETHEUS_MULTIPROC_DIR")
     if not _only_this_machine(runner):
         if not settings.gateway_tokens and not settings.operator_tokens:
             log.warning("anybody may send any session: set GATEWAY_TOKEN", extra={"host": host})

@@ -103,6 +103,7 @@ async def test_a_reload_applies_the_settings_of_the_file_alone_and_loses_no_requ
     assert server.variable("STREAM_TTL_SECONDS") == {None}
     load.report("pm2 reload stream-service")
     after = server.instances()
+    assert server.variable("PROMETHEUS_MULTIPROC_DIR") == {"run"}
     assert not {pid for pid, _ in before} & {pid for pid, _ in after}
     assert [status for _, status in after] == ["online", "online"]
     assert load.fresh.sent > 20

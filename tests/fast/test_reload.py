@@ -306,6 +306,15 @@ async def test_a_client_on_an_open_connection_is_answered_and_told_to_close(
         assert await service.ended() == 0
 
 
+async def test_a_process_that_shares_its_port_but_not_its_metrics_says_so(tmp_path: Path) -> None:
+    port, shared = free_port(), str(tmp_path)
+    alone = "metrics are of one process of several: set PROMETHEUS_MULTIPROC_DIR"
+    async with serving(port, LISTENER_DIR=shared) as service:
+        assert service.seen[alone].is_set()
+    async with serving(port, LISTENER_DIR=shared, PROMETHEUS_MULTIPROC_DIR=shared) as service:
+        assert not service.seen[alone].is_set()
+
+
 async def test_a_second_signal_cuts_the_drain_short(tmp_path: Path) -> None:
     port = free_port()
     async with (
