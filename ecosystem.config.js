@@ -59,12 +59,13 @@ const service = {
   env_production: {},
 };
 
-function required(name) {
-  const missing = ['DEPLOY_USER', 'DEPLOY_REPO'].filter((variable) => !env[variable]);
+function required(name, host) {
+  const variables = ['DEPLOY_USER', 'DEPLOY_REPO', ...(host ? [] : ['DEPLOY_HOST'])];
+  const missing = variables.filter((variable) => !env[variable]);
   if (missing.length > 0) {
     console.error(
       `stream-service: ${missing.join(' and ')} must be set to deploy: DEPLOY_USER is the user on ` +
-        'the server, DEPLOY_REPO the repository that the server clones. DEPLOY_HOST, ' +
+        'the server, DEPLOY_REPO the repository that the server clones, DEPLOY_HOST the server. ' +
         'DEPLOY_PATH, DEPLOY_REF and DEPLOY_SSH_OPTIONS may be set: see docs/deployment.md'
     );
     process.exit(1);
@@ -72,16 +73,16 @@ function required(name) {
   return env[name];
 }
 
-function target(environment) {
+function target(environment, host) {
   return {
     // Every pm2 command reads this file, on the server too. Only `pm2 deploy` reads these.
     get user() {
-      return required('DEPLOY_USER');
+      return required('DEPLOY_USER', host);
     },
     get repo() {
-      return required('DEPLOY_REPO');
+      return required('DEPLOY_REPO', host);
     },
-    host: env.DEPLOY_HOST || 'failblazing.com',
+    host: env.DEPLOY_HOST || host,
     path: env.DEPLOY_PATH || '/srv/stream-service',
     ref: env.DEPLOY_REF || 'origin/main',
     ssh_options: (env.DEPLOY_SSH_OPTIONS || '').split(' ').filter(Boolean),
@@ -91,5 +92,5 @@ function target(environment) {
 
 module.exports = {
   apps: [service],
-  deploy: { staging: target('staging'), production: target('production') },
+  deploy: { staging: target('staging', 'failblazing.com'), production: target('production') },
 };

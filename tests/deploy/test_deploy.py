@@ -56,6 +56,14 @@ def test_a_deployment_names_the_variables_that_are_missing(server: Server) -> No
     assert "stream-service: DEPLOY_REPO must be set to deploy" in failed.stdout
 
 
+def test_production_has_no_host_but_the_one_that_is_set(server: Server) -> None:
+    environment = {k: v for k, v in server.environment.items() if k != "DEPLOY_HOST"}
+    command = ("pm2", "deploy", "production", "setup")
+    failed = server.attempt(*command, environment=environment)
+    assert failed.returncode != 0
+    assert "stream-service: DEPLOY_HOST must be set to deploy" in failed.stdout
+
+
 def test_the_two_commands_of_the_first_version_deploy_the_service(server: Server) -> None:
     server.run(*SETUP)
     began = time.monotonic()
