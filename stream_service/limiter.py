@@ -297,6 +297,14 @@ class Limiter:
         self._observer.on_stop(sum(stopped))
         return sum(stopped)
 
+    async def forget(self, session: str) -> int:
+        """Delete what is stored of a session, but for streams that are active.
+
+        Returns:
+            How many documents.
+        """
+        return await self._store.forget(session, self._clock())
+
     def heartbeat_in(self, expires_at: datetime | None = None) -> float:
         """Seconds until the next heartbeat is wanted: a third of what is left of the lease.
 

@@ -329,6 +329,13 @@ class MongoStore:
         with translated_errors():
             await self._streams.bulk_write(operations, ordered=False)
 
+    async def forget(self, session: str, now: datetime) -> int:
+        """Delete the slots of this session in which nothing is active; returns how many."""
+        await self._connection.ready()
+        with translated_errors():
+            where = {"session": session, "expires_at": {"$lte": now}}
+            return (await self._streams.delete_many(where)).deleted_count
+
     async def count(self, *after: datetime) -> list[int]:
         """How many streams of all sessions have a lease that runs beyond each of these times.
 

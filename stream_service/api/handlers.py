@@ -11,6 +11,7 @@ from stream_service.api.access import opened_by, user_of
 from stream_service.api.inputs import (
     StartRequest,
     account_stream_of,
+    forget_of,
     lease_of,
     limit_of,
     plain_start_of,
@@ -21,7 +22,7 @@ from stream_service.api.inputs import (
 from stream_service.api.keys import LIMITER, SETTINGS
 from stream_service.api.lease_ids import LEASE_IDS
 from stream_service.api.playback import playback_token
-from stream_service.api.problems import limit_reached
+from stream_service.api.problems import Problem, limit_reached
 from stream_service.api.representation import (
     RenewedAnswer,
     StartedAnswer,
@@ -102,11 +103,16 @@ async def stop(request: web.Request) -> web.Response:
 
 
 async def stop_all(request: web.Request) -> web.Response:
-    """`DELETE /streams`: end everything that the account plays."""
-    session = session_of(request)
-    ended = await request.app[LIMITER].stop_all(session)
-    _audit(request, session, "all", ended=ended)
-    return json_response({"ended": ended})
+    """`DELETE /streams`: end everything that the account plays; forget it too, for an operator."""
+    session, forget = session_of(request), forget_of(request)
+    if forget and opened_by(request, request.app[SETTINGS]) != "operator":
+        raise Problem(403, "operators-only", "Operators only", "forget=1 needs OPERATOR_TOKEN.")
+    limiter = request.app[LIMITER]
+    answer = {"ended": await limiter.stop_all(session)}
+    _audit(request, session, "all", ended=answer["ended"])
+    if forget:
+        answer["forgotten"] = await limiter.forget(session)
+    return json_response(answer)
 
 
 def _audit(request: web.Request, session: str, which: str, *, ended: int) -> None:

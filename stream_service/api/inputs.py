@@ -211,6 +211,14 @@ def _refuse_prefetch(request: web.Request) -> None:
         )
 
 
+def forget_of(request: web.Request) -> bool:
+    """Whether `DELETE /streams` shall leave nothing of the account."""
+    value = request.query.get("forget", "0")
+    if value not in ("0", "1"):
+        raise invalid("forget", "forget must be 0 or 1.")
+    return value == "1"
+
+
 def limit_of(request: web.Request) -> int:
     """How many streams this account may have: what the trusted header says, or the default."""
     settings = request.app[SETTINGS]

@@ -6,14 +6,9 @@ import asyncio
 import json
 import os
 import re
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from stream_service.api.digests import Digests
-from stream_service.settings import VARIABLES
 from tests.support.http_api import open_api
 from tests.support.processes import ROOT
 
@@ -27,42 +22,37 @@ PAGE = (ROOT / "docs" / "data-protection.md").read_text()
 KEY = "a key of the deployment"
 
 
-@pytest.mark.parametrize("digest_key", [None, KEY])
-async def test_the_command_on_the_page_deletes_all_of_one_account_and_nothing_else(  # noqa: PLR0913, PLR0917 - fixtures
-    aiohttp_client: AiohttpClient,
-    wire_store: MongoStore,
-    mongo: MongoClient[Any],
-    mongo_url: str,
-    database: str,
-    digest_key: str | None,
+OPERATOR, GATEWAY = "the-token-of-an-operator", "the-token-of-the-gateway"
+
+
+async def test_the_command_on_the_page_deletes_all_of_one_account_and_nothing_else(
+    aiohttp_client: AiohttpClient, wire_store: MongoStore, mongo: MongoClient[Any], database: str
 ) -> None:
-    api = await open_api(aiohttp_client, wire_store, digest_key=digest_key)
+    tokens: Any = {"operator_tokens": (OPERATOR,), "gateway_tokens": (GATEWAY,)}
+    api = await open_api(aiohttp_client, wire_store, **tokens)
+    gateway = {"Authorization": f"Bearer {GATEWAY}"}
     for session in ("somebody", "another"):
-        over = await api.started(session=session, device_id="d")
-        await api.ask("DELETE", f"/streams/{over['stream_id']}", session=session)
-        for _ in range(2):
-            await api.started(session=session, device_id="d")
-    [command] = re.findall(
-        r"```sh\n +ACCOUNT=\.\.\. \.venv/bin/python -c '\n(.*?)'\n", PAGE, re.DOTALL
+        for _ in range(3):
+            started = await api.ask("POST", "/streams", session=session, headers=gateway)
+        await api.ask(
+            "DELETE",
+            f"/streams/{started.body['stream_id']}",
+            session=session,
+            headers=gateway,
+        )
+    refused = await api.ask("DELETE", "/streams?forget=1", session="somebody", headers=gateway)
+    assert (refused.status, refused.body["title"]) == (403, "Operators only")
+    assert mongo[database]["streams"].count_documents({}) == 6
+    [command] = re.findall(r"```sh\n +(curl .*?)\n", PAGE)
+    url = str(api.client.make_url("")).rstrip("/")
+    done = await asyncio.create_subprocess_exec(
+        *("sh", "-c", command.replace("https://streams.example", url)),
+        env=os.environ | {"ACCOUNT": "somebody", "OPERATOR_TOKEN": OPERATOR},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
     )
-    environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
-    environment |= {"MONGO_URL": mongo_url, "MONGO_DB": database, "ACCOUNT": "somebody"}
-    if digest_key is not None:
-        environment["DIGEST_KEY"] = digest_key
-    done = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-c", re.sub("^   ", "", command, flags=re.MULTILINE)],
-        env=environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    digests = Digests(digest_key)
-    assert done.stdout == f"2 deleted of {digests('somebody')}\n"
-    left = mongo[database]["streams"].distinct("session")
-    assert left == [digests("another")]
-    assert await api.playing(session="somebody") == []
+    assert json.loads((await done.communicate())[0]) == {"ended": 2, "forgotten": 3}
+    assert mongo[database]["streams"].distinct("session") == [Digests()("another")]
 
 
 async def test_the_page_lists_every_field_that_is_stored_and_says_which_are_in_clear(

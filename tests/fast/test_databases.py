@@ -26,6 +26,7 @@ NEEDS = {
     "find": {"find"},
     "aggregate": {"find"},
     "update": {"update"},
+    "delete": {"remove"},
 }
 """The privileges that MongoDB asks for a command; an upsert needs `insert` too."""
 
@@ -45,6 +46,7 @@ async def test_the_least_role_names_each_privilege_that_is_used_and_no_other(
     await store.slots([stream.place])
     await store.end([stream.place], now)
     await store.count(now)
+    await store.forget("s", now)
 
     used = set[str]()
     for name, command in commands.sent:

@@ -301,6 +301,9 @@ async def _given(service: Service, name: str, status: int, kind: str) -> ClientR
         case "checkPlayback", 429 | 503, _:
             headers = {"Playback-Token": service.playback_token()}
             return await service.ask(name, headers=headers, params={"live": "1"})
+        case "stopAllStreams", 403, _:
+            gateway = {"Authorization": f"Bearer {FULL.gateway_tokens[0]}"}
+            return await service.ask(name, headers=gateway, params={"forget": "1"})
         case _, 403, _:
             return await service.ask(name, headers={"Sec-Purpose": "prefetch"})
         case _, 400, "no-session":
