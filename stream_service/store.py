@@ -40,6 +40,12 @@ if TYPE_CHECKING:
 COUNTED_AT_MOST = 20_000
 """How many documents are looked at to tell how many streams are active."""
 
+_FIRST_SHARE = 1 / 4096
+"""Of the sessions, the first that are looked at: how many documents there are is not known yet."""
+
+_GROWTH = 16
+"""How much larger the next share is at most."""
+
 _NEVER_USED = Place("", "0-")
 _DIGEST_DIGITS = 12
 _DIGESTS = 16**_DIGEST_DIGITS
@@ -104,7 +110,7 @@ class MongoStore:
         self._connection = connection
         self._streams = connection.streams
         self._retention = retention
-        self._share = 1.0
+        self._share = _FIRST_SHARE
 
     @classmethod
     def connect(cls, url: str, database: str, retention: timedelta) -> MongoStore:
@@ -350,11 +356,14 @@ class MongoStore:
             while True:
                 where, share = _slice_of_sessions(self._share)
                 size = await self._streams.count_documents(where, limit=COUNTED_AT_MOST + 1)
-                if size <= COUNTED_AT_MOST:
+                if size > COUNTED_AT_MOST:
+                    self._share = share / 2
+                    continue
+                # For the next time, or for another look now.
+                wanted = share * COUNTED_AT_MOST * 0.75 / max(size, 1)
+                self._share = min(1.0, share * _GROWTH, wanted)
+                if share == 1 or size > COUNTED_AT_MOST / 3:
                     break
-                self._share = share / 4
-            # For the next time.
-            self._share = min(1.0, share * COUNTED_AT_MOST * 0.75 / max(size, 1))
             counts = [
                 await self._streams.count_documents({**where, "expires_at": {"$gt": time}})
                 for time in after
