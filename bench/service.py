@@ -28,6 +28,7 @@ class Alone:
     """
 
     deadline_seconds = DEADLINE_SECONDS
+    answered = 0
 
     def __init__(
         self, commit: Callable[[list[Any]], Awaitable[Sequence[Any]]], **_options: int

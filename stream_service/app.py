@@ -13,6 +13,7 @@ from stream_service.api import handlers, health
 from stream_service.api.access import token_required
 from stream_service.api.digests import DIGESTS, Digests
 from stream_service.api.health import HEALTH, Health
+from stream_service.api.heartbeats import heartbeats
 from stream_service.api.inputs import KEY_HEADER, SESSION_HEADER
 from stream_service.api.keys import LIMITER, SETTINGS, STORE
 from stream_service.api.lease_ids import LEASE_IDS, LeaseIds
@@ -110,6 +111,7 @@ def create_app(
         [
             # Routes are tried in this order, and nearly all requests are heartbeats.
             web.post("/streams/{lease_id}/heartbeat", handlers.heartbeat),
+            web.post("/heartbeats", heartbeats),
             web.post("/streams/{stream_id}/stop", handlers.stop),
             web.get("/streams/{stream_id}", handlers.show),
             web.delete("/streams/{stream_id}", handlers.stop),

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import islice
 from random import random
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 from cachetools import LRUCache
 
@@ -41,7 +42,7 @@ from stream_service.streams import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from stream_service.store import MongoStore
 
@@ -52,6 +53,18 @@ JITTER = 0.1
 
 SET_BACK = timedelta(seconds=1)
 """From which step on a clock counts as set back."""
+
+MANY_AT_ONCE = 8
+"""How many requests with many heartbeats share a command."""
+
+MANY_WAITING = 64
+"""How many of them may wait for the next such command."""
+
+FEWEST, MOST = 8, 1000
+"""Of one request so many heartbeats are in a command, as fits the database's speed."""
+
+SHORT_SECONDS = 0.01
+"""How long such a command should take: half as long to twice as long. Others get a turn then."""
 
 LABEL_BYTES = 16 * 1024 * 1024
 """How much memory a process spends on the labels that playback tokens name."""
@@ -97,6 +110,14 @@ class Beat(NamedTuple):
         return self.place.session
 
 
+class _Many(NamedTuple):
+    """Some of the streams that one request renews."""
+
+    places: Sequence[Place]
+    returning: Collection[Place]
+    with_labels: bool
+
+
 class Renewed(NamedTuple):
     """A lease that was renewed.
 
@@ -123,8 +144,8 @@ class Observer:
     def on_start(self, outcome: Started | Exception) -> None:
         """A start was admitted, or ended with this exception."""
 
-    def on_heartbeat(self, outcome: Renewed | Exception) -> None:
-        """A heartbeat renewed its stream, or ended with this exception."""
+    def on_heartbeat(self, outcome: Renewed | Exception, times: int = 1) -> None:
+        """So many heartbeats renewed their streams, or ended with this exception."""
 
     def on_stop(self, streams: int) -> None:
         """A stop ended this many streams that were active until then."""
@@ -189,6 +210,14 @@ class Limiter:
         self._heartbeat: GroupCommit[Beat, Renewed] = GroupCommit(
             self._heartbeat_batch, account=_session, observe=group("heartbeat")
         )
+        self._at_once = FEWEST
+        # Apart from the others, and one at a time: no single heartbeat waits behind a thousand.
+        self._many: GroupCommit[_Many, list[Renewed | Exception]] = GroupCommit(
+            self._many_batch,
+            max_batch=MANY_AT_ONCE,
+            max_waiting=MANY_WAITING,
+            observe=group("heartbeats"),
+        )
         self._stop: GroupCommit[Place, bool] = GroupCommit(
             self._stop_batch, account=_session, observe=group("stop")
         )
@@ -198,7 +227,14 @@ class Limiter:
         self._look: GroupCommit[Place, Stream | None] = GroupCommit(
             self._look_batch, account=_session, observe=group("look")
         )
-        self._groups = (self._start, self._heartbeat, self._stop, self._list, self._look)
+        self._groups = (
+            self._start,
+            self._heartbeat,
+            self._many,
+            self._stop,
+            self._list,
+            self._look,
+        )
         self._away: tuple[int, datetime] | None = None
 
     def away_since(self) -> datetime:
@@ -265,6 +301,44 @@ class Limiter:
             raise
         self._observer.on_heartbeat(renewed)
         return renewed
+
+    async def heartbeats(
+        self, places: Sequence[Place], returning: Collection[Place] = (), *, with_labels: bool
+    ) -> dict[Place, Renewed | Exception]:
+        """Renew the leases of many streams, and answer when all is done.
+
+        Args:
+            places: Of the streams.
+            returning: Those of them that come back if their lease merely ran out.
+            with_labels: Whether the streams' `content` is wanted.
+
+        Returns:
+            For each what `heartbeat` returns, or the `StreamEndedError` or `StreamNotFoundError`
+            that it raises.
+        """
+        answered, outcomes = self._many.answered, dict[Place, Renewed | Exception]()
+        try:
+            async with asyncio.timeout(self._many.deadline_seconds):
+                left = list(places)
+                while left:
+                    some, left = left[: self._at_once], left[self._at_once :]
+                    back = returning and set(some).intersection(returning)
+                    many = _Many(some, back, with_labels)
+                    outcomes.update(zip(some, await self._many(many), strict=True))
+        except TimeoutError:
+            error = late(self._many.answered - answered)
+            self._observer.on_heartbeat(error, len(places))
+            raise error from None
+        except Exception as error:
+            self._observer.on_heartbeat(error, len(places))
+            raise
+        over = [outcome for outcome in outcomes.values() if isinstance(outcome, Exception)]
+        for outcome in over:
+            self._observer.on_heartbeat(outcome)
+        renewed = next((one for one in outcomes.values() if isinstance(one, Renewed)), None)
+        if renewed is not None:
+            self._observer.on_heartbeat(renewed, len(outcomes) - len(over))
+        return outcomes
 
     async def stop(self, place: Place) -> bool:
         """End a stream; one that is over already stays as it ended.
@@ -391,18 +465,45 @@ class Limiter:
         )
 
     async def _heartbeat_batch(self, beats: Sequence[Beat]) -> list[Renewed | Exception | Again]:
-        """One command, and one read if a stream is over or a label is not in memory."""
-        places = [beat.place for beat in beats]
         returning = {beat.place for beat in beats if beat.returning}
+        return await self._renew([beat.place for beat in beats], returning, self._labels)
+
+    async def _many_batch(
+        self, batch: Sequence[_Many]
+    ) -> list[list[Renewed | Exception] | Exception | Again]:
+        places = [place for many in batch for place in many.places]
+        returning = {place for many in batch for place in many.returning}
+        labels = self._labels if any(many.with_labels for many in batch) else None
+        began = asyncio.get_running_loop().time()
+        outcomes = iter(await self._renew(places, returning, labels))
+        took = asyncio.get_running_loop().time() - began
+        if took > 2 * SHORT_SECONDS:
+            self._at_once = max(FEWEST, self._at_once // 2)
+        elif took < SHORT_SECONDS / 2:
+            self._at_once = min(MOST, self._at_once * 2)
+        results: list[list[Renewed | Exception] | Exception | Again] = []
+        for many in batch:
+            of_these = list(islice(outcomes, len(many.places)))
+            # If one has to look again all do: renewed twice is renewed once.
+            again = AGAIN in of_these
+            results.append(AGAIN if again else cast("list[Renewed | Exception]", of_these))
+        return results
+
+    async def _renew(
+        self,
+        places: Sequence[Place],
+        returning: Collection[Place],
+        labels: LRUCache[Place, str] | None,
+    ) -> list[Renewed | Exception | Again]:
+        """One command, and one read if a stream is over or a label is not in memory."""
         now = self._clock()
         until = now + self._lease
-        labels = self._labels
         self._latest = max(self._latest, now)
         # A clock that was set back wants an end before the one that a lease has, which stays.
         set_back = self._latest - now > SET_BACK
         if await self._store.renew(places, now, until, returning=returning) and not set_back:
             if labels is None:
-                return [Renewed(*place, until) for place in places]
+                return [Renewed(session, stream_id, until) for session, stream_id in places]
             known = {place: labels.get(place) for place in places}
             unknown = {place for place, content in known.items() if content is None}
         else:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from random import randrange
 from typing import TYPE_CHECKING, Any
 
-from pymongo import UpdateMany, UpdateOne
+from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError
 
 from stream_service import documents
@@ -292,35 +292,41 @@ class MongoStore:
         """
         await self._connection.ready()
         lapsed_too = set(returning)
-        wanted = set(places) | lapsed_too
+        beating = set(places) - lapsed_too
+        matched = 0
+        for these, state in (
+            (beating, documents.active(now)),
+            (lapsed_too, documents.NOT_ENDED),
+        ):
+            if these:
+                matched += await self._renew(these, state, until)
+        return matched == len(beating) + len(lapsed_too)
+
+    async def _renew(self, places: set[Place], state: dict[str, Any], until: datetime) -> int:
+        """Renew those that are in this state; returns how many they were."""
         update = documents.renewing(until, self._retention)
-        statements: list[UpdateOne | UpdateMany] = []
         if self._connection.is_router:
             # A router sends an update of many to several shards without their versions: while a
             # chunk moves, it may miss a document or count one twice. With the whole shard key each
             # statement goes to the shard that owns the document, and counts it or does not.
-            for place in sorted(wanted, key=id_of):
-                state = documents.NOT_ENDED if place in lapsed_too else documents.active(now)
-                where = {**_at(place), "stream_id": place.stream_id, **state}
-                statements.append(UpdateOne(where, update))
-        else:
-            # One update for all matches every session with every stream that is named. A stream id
-            # is the digest of a secret, so a stream of another session is named by who holds its
-            # lease or its token.
-            for these, state in (
-                (wanted - lapsed_too, documents.active(now)),
-                (lapsed_too, documents.NOT_ENDED),
-            ):
-                where = {
-                    "_id": {"$in": sorted(map(id_of, these))},
-                    "stream_id": {"$in": sorted(place.stream_id for place in these)},
-                    **state,
-                }
-                if these:
-                    statements.append(UpdateMany(where, update))
+            statements = [
+                UpdateOne({**_at(place), "stream_id": place.stream_id, **state}, update)
+                for place in sorted(places, key=id_of)
+            ]
+            with translated_errors():
+                renewed = await self._connection.renewals.bulk_write(statements, ordered=False)
+            return renewed.matched_count
+        # One update for all matches every session with every stream that is named. A stream id is
+        # the digest of a secret, so a stream of another session is named by who holds its lease or
+        # its token.
+        where = {
+            "_id": {"$in": sorted(map(id_of, places))},
+            "stream_id": {"$in": [place.stream_id for place in places]},
+            **state,
+        }
         with translated_errors():
-            done = await self._connection.renewals.bulk_write(statements, ordered=False)
-        return done.matched_count == len(wanted)
+            done = await self._connection.renewals.update_many(where, update)
+        return done.matched_count
 
     async def end(self, places: Collection[Place], now: datetime) -> None:
         """Stop those that nothing has ended yet, active or lapsed, leaving tombstones."""

@@ -117,7 +117,7 @@ def new_secret() -> bytes:
 
 def token_of(secret: bytes) -> str:
     """The part of a stream id that its lease's secret makes: a digest, in 22 characters."""
-    return urlsafe_b64encode(blake2b(secret, digest_size=16).digest()).rstrip(b"=").decode()
+    return urlsafe_b64encode(blake2b(secret, digest_size=16).digest())[:22].decode()
 
 
 def stream_id_of(slot: int, token: str) -> str:

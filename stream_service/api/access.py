@@ -29,6 +29,7 @@ VIEWERS_API = frozenset(
         "/streams/{stream_id}",
         "/streams/{lease_id}/heartbeat",
         "/streams/{stream_id}/stop",
+        "/heartbeats",
         "/playback/check",
         "/client.js",
         "/client.tv.js",

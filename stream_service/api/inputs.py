@@ -119,17 +119,22 @@ def lease_of(request: web.Request) -> Place:
     """
     text = request.match_info["lease_id"]
     place = _leased(request, text)
-    if place is not None:
-        return place
+    if place is None:
+        raise no_lease(text)
+    return place
+
+
+def no_lease(text: str) -> Exception:
+    """What is to be said of a text that is no lease id of ours."""
     if is_stream_id(text):
-        raise Problem(
+        return Problem(
             404,
             "stream-not-found",
             "Stream not found",
             "This is a stream_id, which renews nothing: send the lease_id, which the answer of the "
             "start has.",
         )
-    raise StreamNotFoundError
+    return StreamNotFoundError()
 
 
 def stream_of(request: web.Request) -> Place:
@@ -233,10 +238,10 @@ def limit_of(request: web.Request) -> int:
 
 async def _start_body_of(request: web.Request) -> StartBody:
     """The body of a start, read within `BODY_DEADLINE_SECONDS`; none at all will do."""
-    raw = await _read(request)
+    raw = await read_body(request)
     if not raw:
         return StartBody()
-    _require_json(request)
+    require_json(request)
     try:
         body = _START_BODY.decode(raw)
     except ValidationError as error:
@@ -300,7 +305,13 @@ def _single(request: web.Request, name: str, longest: int) -> str | None:
     return value
 
 
-async def _read(request: web.Request) -> bytes:
+async def read_body(request: web.Request, longest: int = MAX_BODY_BYTES) -> bytes:
+    """The body, read within `BODY_DEADLINE_SECONDS`; empty if there is none.
+
+    Args:
+        request: Whose.
+        longest: How many bytes it may have.
+    """
     # A megabyte can unpack to a gigabyte, and no body of this API is worth packing. `identity` is
     # refused too: RFC 9110, section 8.4.1, has no use for it here.
     if hdrs.CONTENT_ENCODING in request.headers:
@@ -316,7 +327,7 @@ async def _read(request: web.Request) -> bytes:
         return b""
     try:
         async with asyncio.timeout(BODY_DEADLINE_SECONDS):
-            return await _read_all(request.content)
+            return await _read_all(request.content, longest)
     except TimeoutError:
         raise Problem(
             408,
@@ -331,12 +342,12 @@ async def _read(request: web.Request) -> bytes:
         raise invalid("body", "The connection ended before the body did.") from None
 
 
-async def _read_all(content: StreamReader) -> bytes:
+async def _read_all(content: StreamReader, longest: int) -> bytes:
     body = bytearray()
     while piece := await content.readany():
         body += piece
-        if len(body) > MAX_BODY_BYTES:
-            raise web.HTTPRequestEntityTooLarge(max_size=MAX_BODY_BYTES, actual_size=len(body))
+        if len(body) > longest:
+            raise web.HTTPRequestEntityTooLarge(max_size=longest, actual_size=len(body))
         if not content.at_eof():
             # What comes in thousands of tiny chunks is there already, so that reading on would let
             # nobody else have a turn.
@@ -344,7 +355,8 @@ async def _read_all(content: StreamReader) -> bytes:
     return bytes(body)
 
 
-def _require_json(request: web.Request) -> None:
+def require_json(request: web.Request) -> None:
+    """Refuse a body that is sent as something else."""
     if "Content-Type" in request.headers and request.content_type != "application/json":
         raise Problem(
             415,

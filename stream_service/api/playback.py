@@ -73,6 +73,22 @@ def playback_token(request: web.Request, stream: Stream | Renewed) -> str | Unse
     return UNSET if tokens is None else tokens.issue(stream)
 
 
+def fetched(request: web.Request, token: str) -> Place:
+    """The stream whose token something that sends the film has seen; its time may be over.
+
+    Raises:
+        Problem: It is no token of ours.
+    """
+    tokens = request.app.get(PLAYBACK)
+    if tokens is None:
+        raise refused("invalid")
+    try:
+        playback = tokens.check(token, even_expired=True)
+    except PlaybackRefusedError as error:
+        raise refused(error.reason) from None
+    return Place(playback.session, playback.stream_id)
+
+
 async def check(request: web.Request) -> web.Response:
     """`GET /playback/check`: is this token good; by `live=1` or `renew=1`, is its stream active."""
     switches = _switches(request)
@@ -87,14 +103,14 @@ async def check(request: web.Request) -> web.Response:
             else:
                 await limiter.get(place)
         except StreamEndedError as ended:
-            raise _refused(ended.reason) from None
+            raise refused(ended.reason) from None
         except StreamNotFoundError:
-            raise _refused("unknown") from None
+            raise refused("unknown") from None
         except StoreUnavailableError as error:
             settings, since = request.app[SETTINGS], limiter.away_since()
             # Over a lease or more before the outage; within one, it may have been renewed since.
             if playback.expires_at < since.timestamp() - settings.stream_ttl_seconds:
-                raise _refused("expired") from error
+                raise refused("expired") from error
             # The token is genuine: a gateway that lets it pass has to know for which film.
             raise unavailable(NO_ANSWER, headers=_about(playback)) from error
     return web.Response(status=204, headers=_about(playback))
@@ -123,8 +139,8 @@ def _switches(request: web.Request) -> set[str]:
 def _checked(request: web.Request, *, even_expired: bool) -> Playback:
     try:
         return request.app[PLAYBACK].check(_token_of(request), even_expired=even_expired)
-    except PlaybackRefusedError as refused:
-        raise _refused(refused.reason) from None
+    except PlaybackRefusedError as error:
+        raise refused(error.reason) from None
 
 
 def _token_of(request: web.Request) -> str:
@@ -138,7 +154,8 @@ def _token_of(request: web.Request) -> str:
     return sent[0]
 
 
-def _refused(reason: Refused) -> Problem:
+def refused(reason: Refused) -> Problem:
+    """A token that is not good, or whose stream is not active: 401."""
     return Problem(
         401,
         "playback-refused",

@@ -49,6 +49,10 @@ _AGAIN: dict[tuple[str, str | None], str] = {
         "The database is unreachable or too slow: it is unknown whether the lease was renewed. "
         "Send the heartbeat again; the stream is active until its lease is over."
     ),
+    ("POST", "/heartbeats"): (
+        "The database is unreachable or too slow: it is unknown which leases were renewed. Send "
+        "the heartbeats again."
+    ),
     ("POST", "/streams/{stream_id}/stop"): _STOP_AGAIN,
     ("DELETE", "/streams/{stream_id}"): _STOP_AGAIN,
     ("DELETE", "/streams"): (
@@ -92,18 +96,22 @@ class Problem(Exception):  # noqa: N818 - the standard's word
         self.fields = fields or {}
         self.headers = headers or {}
 
-    def response(self) -> web.Response:
-        """The problem as an answer."""
-        body = {
+    @property
+    def body(self) -> dict[str, Any]:
+        """The members of the problem."""
+        return {
             "type": TYPE_PREFIX + self.kind,
             "title": self.title,
             "status": self.status,
             "detail": self.detail,
             **self.fields,
         }
+
+    def response(self) -> web.Response:
+        """The problem as an answer."""
         return web.Response(
             status=self.status,
-            body=encode(body),
+            body=encode(self.body),
             content_type=CONTENT_TYPE,
             headers=self.headers,
         )
@@ -180,7 +188,7 @@ def framework_problem(error: web.HTTPException) -> Problem:
     details = {
         404: "There is nothing at this path: see /docs.",
         405: f"This path takes {error.headers.get('Allow', 'other methods')}.",
-        413: "The body is larger than 16 KiB.",
+        413: "The body is too large: see /docs.",
     }
     headers = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
     return Problem(

@@ -202,11 +202,11 @@ class Metrics(Observer):
             case StoreUnavailableError():
                 self._start_unavailable.inc()
 
-    def on_heartbeat(self, outcome: Renewed | Exception) -> None:
-        """Count a heartbeat."""
+    def on_heartbeat(self, outcome: Renewed | Exception, times: int = 1) -> None:
+        """Count heartbeats."""
         match outcome:
             case Renewed():
-                self._renewed.inc()
+                self._renewed.inc(times)
             case StreamEndedError(reason=reason, silent_for=silent_for):
                 self._ended[reason].inc()
                 if silent_for is not None:
@@ -215,7 +215,7 @@ class Metrics(Observer):
             case StreamNotFoundError():
                 self._unknown.inc()
             case StoreUnavailableError():
-                self._heartbeat_unavailable.inc()
+                self._heartbeat_unavailable.inc(times)
 
     def on_stop(self, streams: int) -> None:
         """Count the streams that a stop ended."""

@@ -9,6 +9,7 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,6 +26,7 @@ import stream_service
 from stream_service import streams
 from stream_service.admission import OLDEST, SAME_DEVICE, STALEST
 from stream_service.api import access, inputs
+from stream_service.api.heartbeats import MAX_BYTES, MOST_HEARTBEATS
 from stream_service.api.openapi import openapi_document
 from stream_service.api.playback import KEYS_MAX_AGE_SECONDS, PLAYBACK
 from stream_service.api.playback_tokens import MAX_TOKEN_LENGTH
@@ -318,11 +320,21 @@ async def _given(service: Service, name: str, status: int, kind: str) -> ClientR
             key = {"Idempotency-Key": "one"}
             await service.ask(name, headers=key)
             return await service.ask(name, headers=key)
-        case "startStream", 408, _:
+        case "heartbeats", 200, _:
+            items = [{"lease_id": (await service.start())["lease_id"]}, {"lease_id": "mangled"}, {}]
+            return await service.ask(name, json={"heartbeats": items})
+        case "heartbeats", 400, _:
+            return await service.ask(name, json={})
+        case "heartbeats", 413, _:
+            return await service.ask(name, data=BytesIO(b" " * (MAX_BYTES + 1)))
+        case "heartbeats", 429 | 503, _:
+            items = [{"lease_id": a_lease_id(SESSION["Session-Id"], FULL.digest_key)}]
+            return await service.ask(name, json={"heartbeats": items})
+        case "startStream" | "heartbeats", 408, _:
             return await service.ask(name, data=_never_ending())
         case "startStream", 413, _:
             return await service.ask(name, data=b" " * (inputs.MAX_BODY_BYTES + 1))
-        case "startStream", 415, _:
+        case "startStream" | "heartbeats", 415, _:
             return await service.ask(name, data="device=TV", headers={"Content-Type": "text/xml"})
         case "startStream", 422, _:
             key = {"Idempotency-Key": "one"}
@@ -430,6 +442,9 @@ def test_each_limit_in_the_document_is_the_constant_of_the_code() -> None:
         ("Playback-Token", "maxLength", MAX_TOKEN_LENGTH),
         ("playback_token", "maxLength", MAX_TOKEN_LENGTH),
         ("replace", "maxItems", inputs.MAX_CHOICES),
+        ("heartbeats", "maxItems", MOST_HEARTBEATS),
+        ("heartbeats", "minProperties", 1),
+        ("heartbeats", "maxProperties", 1),
         ("replace", "const", SAME_DEVICE),
         ("replace", "const", OLDEST),
         ("replace", "const", STALEST),
@@ -441,8 +456,8 @@ def test_each_figure_in_the_words_of_the_document_is_the_constant_of_the_code() 
     components = openapi_document(FULL)["components"]
     answers = components["responses"]
     assert f" {inputs.BODY_DEADLINE_SECONDS:g} s " in answers["RequestTimeout"]["description"]
-    kibibytes = f" {inputs.MAX_BODY_BYTES // 1024} KiB."
-    assert kibibytes in answers["ContentTooLarge"]["description"]
+    longest = f" {inputs.MAX_BODY_BYTES // 1024} KiB, or {MAX_BYTES // 1024**2} MiB "
+    assert longest in answers["ContentTooLarge"]["description"]
     assert components["headers"]["Retry-After"]["example"] == RETRY_AFTER_SECONDS
     jitter = f"jittered by {JITTER * 100:g} %"
     beat = components["schemas"]["RenewedStream"]["properties"]["heartbeat_in"]
@@ -498,6 +513,7 @@ async def test_every_documented_answer_is_given(
     if status == 429:
         monkeypatch.setattr(access, "MAX_GUESSES", 0)
         monkeypatch.setitem(GroupCommit.__init__.__kwdefaults__ or {}, "max_waiting", 0)
+        monkeypatch.setattr("stream_service.limiter.MANY_WAITING", 0)
     service = await serve(FULL, bug=kind == "internal-error", away=status == 503)
     response = await _given(service, name, status, kind)
     judge = Judge(openapi_document(FULL))
