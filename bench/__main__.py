@@ -31,6 +31,7 @@ from bench.subjects import (
     EMBEDDED,
     GROUPED,
     LIMIT,
+    MANY,
     NO_DATABASE,
     NULL,
     NULL_SCENARIOS,
@@ -252,8 +253,9 @@ def _measure(subjects: Sequence[Subject], plan: Plan, samples: list[Sample]) -> 
 
 
 def _warm_up(subject: Subject, scenario: str, plan: Plan) -> None:
-    if scenario == "heartbeats":
-        start_streams(subject.port, _file(subject, scenario), plan.beating)
+    if scenario == "heartbeats" or scenario in MANY:
+        streams = max(plan.beating, 2 * MANY.get(scenario, 0))
+        start_streams(subject.port, _file(subject, scenario), streams)
     elif scenario in ("checks", "live-checks") and subject.key is not None:
         write_tokens(_file(subject, scenario), subject.key, plan.beating)
     elif scenario == "refusals":
@@ -285,20 +287,22 @@ def _sample(subject: Subject, scenario: str, connections: int, number: int, seco
     run = _run(subject, scenario, connections, seconds)
     after, database_after = usage(subject.processes), usage(database.processes)
     commands = database.commands()
-    wanted = run.requests if scenario == "refusals" else 0
-    answered = max(run.requests, 1)
+    each = MANY.get(scenario, 1)
+    requests = run.requests * each
+    wanted = requests if scenario == "refusals" else 0
+    answered = max(requests, 1)
     return Sample(
         database=database.name,
         subject=subject.name,
         scenario=scenario,
         connections=connections,
         round=number,
-        requests=run.requests,
+        requests=requests,
         seconds=run.seconds,
-        rate=run.requests / run.seconds,
+        rate=requests / run.seconds,
         p50_ms=run.p50_ms,
         p99_ms=run.p99_ms,
-        failed=abs(wanted - run.bad_status) + run.broken,
+        failed=abs(wanted - run.bad_status * each) + run.broken * each,
         cpu_us=(after.cpu - before.cpu) / answered * 1e6,
         commands=None if commands is None else commands / answered,
         database_cpu=(database_after.cpu - database_before.cpu) / run.seconds
@@ -323,6 +327,10 @@ def _run(subject: Subject, scenario: str, connections: int, seconds: int) -> Run
             arguments = [file, word]
         case "unseen":
             script = "heartbeats"
+        case _ if scenario in MANY:
+            script, arguments = "heartbeats-many", [file, str(MANY[scenario])]
+            # Who sends so many at once is few. The embedded server takes a second for a thousand.
+            connections = min(connections, 8 if subject.database.name == NULL else 1)
         case "new-checks":
             script = "checks"
         case "live-checks":

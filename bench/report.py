@@ -15,6 +15,7 @@ from bench.subjects import (
     ALONE,
     EMBEDDED,
     GROUPED,
+    MANY,
     MONGO,
     NULL,
     PEER,
@@ -143,6 +144,13 @@ class Report:
             found.append((f"{text} / bare aiohttp", self.ratio(grouped, bare), f">= {floor}"))
             alone = (NULL, ALONE, scenario, 64)
             found.append((f"{text} / each request alone", self.ratio(grouped, alone), ">= 4"))
+        single = _median(self._cells.get((NULL, GROUPED, "heartbeats", 64), []), _cpu)
+        for scenario, wanted in zip(MANY, ("<= 1/10", "<= 1/15"), strict=True):
+            many = _median(self._cells.get((NULL, GROUPED, scenario, 64), []), _cpu)
+            figure = many / single if many and single else None
+            found.append(
+                (f"{scenario}: CPU for each stream / for a single heartbeat", figure, wanted)
+            )
         for signing, kind in SIGNING.items():
             for scenario, base, wanted in (
                 ("heartbeats", (NULL, GROUPED, "heartbeats", 64), "told"),
@@ -175,6 +183,10 @@ class Report:
                 (f"{scenario}, 1 connection: p50 grouped / alone, null database", figure, "<= 1")
             )
         return found
+
+
+def _cpu(sample: Sample) -> float:
+    return sample.cpu_us
 
 
 def _median(samples: Iterable[Sample], of: Callable[[Sample], float | None]) -> float | None:

@@ -25,7 +25,10 @@ LIMIT = 3
 LEASE_SECONDS = 3600
 """Longer than a run: nothing that is meant to beat later may expire before."""
 
-SERVICE_SCENARIOS = ("starts", "refusals", "heartbeats", "mixed")
+MANY = {"heartbeats-100": 100, "heartbeats-1000": 1000}
+"""Heartbeats of so many streams in each request; all figures are for each stream."""
+
+SERVICE_SCENARIOS = ("starts", "refusals", "heartbeats", *MANY, "mixed")
 CHECKS = ("checks", "new-checks", "live-checks")
 """Checks of playback tokens: of some in turn, of each but once, and of some with `live=1`."""
 
