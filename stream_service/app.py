@@ -22,6 +22,7 @@ from stream_service.api.problems import problems
 from stream_service.limiter import Limiter
 from stream_service.pages.routes import page_routes
 from stream_service.processes import Processes
+from stream_service.settings import SettingsError
 from stream_service.store import MongoStore
 from stream_service.streams import utc_now
 from stream_service.telemetry.history import HISTORY, History
@@ -132,6 +133,8 @@ def create_app(
 
 def _playback_tokens(settings: Settings, clock: Clock) -> PlaybackTokens | None:
     if not settings.playback_keys:
+        if settings.film_url is not None:
+            raise SettingsError("FILM_URL needs PLAYBACK_KEYS, which sign the token in it")
         return None
     # Here and not above: without keys, what signs tokens is not loaded.
     from stream_service.api.playback_tokens import PlaybackTokens  # noqa: PLC0415

@@ -178,6 +178,14 @@ _Header = Annotated[
 _Audience = Annotated[
     str, _matching(r"[!-~]{1,200}", "1 to 200 printable ASCII characters without blanks")
 ]
+_FilmUrl = Annotated[
+    str,
+    _matching(
+        r"(https?://|/)(?=[^{}]*\{playback_token\}[^{}]*$)[!-~]+",
+        "an address with {playback_token} in it once, such as "
+        "https://cdn.example/film/{playback_token}/index.m3u8",
+    ),
+]
 _LogLevel = Annotated[
     Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_capitals)
 ]
@@ -272,6 +280,10 @@ class Settings(BaseSettings):
     )
     playback_audience: _Audience | None = Field(
         default=None, description="`aud` of the playback tokens"
+    )
+    film_url: _FilmUrl | None = Field(
+        default=None,
+        description="the film's address with `{playback_token}`; a start answers it as `film`",
     )
     listener_dir: Path | None = Field(
         default=None,

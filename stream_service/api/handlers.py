@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from aiohttp import web
+from msgspec import UNSET
 
 from stream_service.api.access import opened_by, user_of
 from stream_service.api.inputs import (
@@ -132,6 +133,7 @@ def _started(request: web.Request, asked: StartRequest, started: Started) -> Sta
         expires_at = stream.expires_at
         if asked.key is not None and stream.salt is not None:
             secret = lease_ids.secret_of(asked.key, stream.salt)
+    token, film = playback_token(request, stream), request.app[SETTINGS].film_url
     return StartedAnswer(
         stream.stream_id,
         stream.device,
@@ -140,7 +142,8 @@ def _started(request: web.Request, asked: StartRequest, started: Started) -> Sta
         timestamp(stream.expires_at),
         lease_id=lease_ids.lease_id(stream.place, secret),
         heartbeat_in=request.app[LIMITER].heartbeat_in(expires_at),
-        playback_token=playback_token(request, stream),
+        playback_token=token,
+        film=film.replace("{playback_token}", token) if film and token else UNSET,
         active=started.active,
         limit=started.limit,
     )

@@ -109,7 +109,11 @@ async def check(request: web.Request) -> web.Response:
         except StoreUnavailableError as error:
             settings, since = request.app[SETTINGS], limiter.away_since()
             # Over a lease or more before the outage; within one, it may have been renewed since.
-            if playback.expires_at < since.timestamp() - settings.stream_ttl_seconds:
+            # What fetches a film has the token of its start for as long as it plays.
+            if (
+                "renew" not in switches
+                and playback.expires_at < since.timestamp() - settings.stream_ttl_seconds
+            ):
                 raise refused("expired") from error
             # The token is genuine: a gateway that lets it pass has to know for which film.
             raise unavailable(NO_ANSWER, headers=_about(playback)) from error

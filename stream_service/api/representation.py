@@ -35,6 +35,7 @@ class StartedAnswer(StreamAnswer, kw_only=True):
     lease_id: str
     heartbeat_in: float
     playback_token: str | UnsetType = UNSET
+    film: str | UnsetType = UNSET
     active: int
     limit: int
 

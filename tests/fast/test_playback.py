@@ -406,7 +406,7 @@ async def test_an_outage_lets_in_only_what_was_good_shortly_before_it(
 ) -> None:
     live = f"{CHECK}?live=1"
 
-    async def no_answer(*_: object) -> None:
+    async def no_answer(*_: object, **__: object) -> None:
         raise StoreUnavailableError("NetworkTimeout")
 
     old = (await api.started())["playback_token"]
@@ -415,9 +415,12 @@ async def test_an_outage_lets_in_only_what_was_good_shortly_before_it(
     api.clock.move_on(TTL)
     with monkeypatch.context() as outage:
         outage.setattr(double_store, "slots", no_answer)
+        outage.setattr(double_store, "renew", no_answer)
         for _ in range(2):
             assert await _reason(api, old, path=live) == "expired"
             assert (await _check(api, recent, path=live)).status == 503
+            # What fetches a film keeps the token of its start: no outage ends that film.
+            assert (await _check(api, old, path=f"{CHECK}?renew=1")).status == 503
             # However long it takes.
             api.clock.move_on(10 * TTL)
     assert await api.playing() == []
@@ -587,6 +590,37 @@ async def test_fetches_and_heartbeats_that_wait_at_the_same_moment_share_command
     )
     assert [answer.status for answer in answers] == [204] * 20 + [200] * 19 + [410]
     assert 1 <= len(commands.sent) < 20
+
+
+async def test_a_start_answers_the_films_address_where_there_is_a_template(
+    aiohttp_client: AiohttpClient, double_store: MongoStore, any_key: Path
+) -> None:
+    url = "https://cdn.example/film/{playback_token}/index.m3u8"
+    api = await open_api(aiohttp_client, double_store, playback_keys=(any_key,), film_url=url)
+    for answer in (await api.start(), await api.start(key="k"), await api.start(key="k")):
+        assert answer.body["film"] == url.format(**answer.body)
+    beat = await api.ask("POST", f"/streams/{answer.body['lease_id']}/heartbeat")
+    assert "film" not in beat.body
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://cdn.example/film/index.m3u8",
+        "https://cdn.example/{playback_token}/{playback_token}",
+        "https://cdn.example/{playback_token}/{content}",
+        "cdn.example/{playback_token}",
+        "https://cdn.example/a b/{playback_token}",
+    ],
+)
+def test_a_template_without_one_token_in_an_address_is_refused(url: str, any_key: Path) -> None:
+    with pytest.raises(SettingsError, match="FILM_URL must be an address with"):
+        Settings.from_environment({"PLAYBACK_KEYS": str(any_key), "FILM_URL": url})
+
+
+def test_a_template_without_keys_is_refused() -> None:
+    with pytest.raises(SettingsError, match="FILM_URL needs PLAYBACK_KEYS"):
+        create_app(Settings(film_url="/film/{playback_token}/index.m3u8"))
 
 
 # What is no token of ours.
