@@ -251,7 +251,9 @@ async def test_what_is_no_json_or_too_long_is_refused(
 async def test_the_gateways_token_opens_it(
     aiohttp_client: AiohttpClient, double_store: MongoStore
 ) -> None:
-    api = await open_api(aiohttp_client, double_store, gateway_tokens=("t" * 16,))
+    api = await open_api(
+        aiohttp_client, double_store, gateway_tokens=("t" * 16,), operator_tokens=("o" * 16,)
+    )
     body: dict[str, Any] = {"heartbeats": []}
     for headers, status in (({}, 401), ({"Authorization": f"Bearer {'t' * 16}"}, 200)):
         answer = await api.ask("POST", "/heartbeats", session=None, json=body, headers=headers)

@@ -9,7 +9,7 @@ import pytest
 from stream_service.api.digests import Digests
 from stream_service.api.lease_ids import LeaseIds
 from stream_service.streams import Place, new_secret, stream_id_of, token_of
-from tests.support.http_api import SESSION, open_api
+from tests.support.http_api import SESSION, a_lease_id, open_api
 
 if TYPE_CHECKING:
     from pytest_aiohttp.plugin import AiohttpClient
@@ -66,3 +66,13 @@ async def test_a_made_up_lease_id_costs_no_command(
                 answer = await api.ask("POST", f"/streams/{made_up}/{verb}", session=session)
                 assert answer.status == 404
     assert commands.sent == []
+
+
+def test_a_lease_id_has_one_spelling() -> None:
+    lease_ids = LeaseIds(Digests())
+    spelt = {a_lease_id(f"session {number}") for number in range(50)}
+    assert all(map(lease_ids.place_of, spelt))
+    for lease_id in spelt:
+        slot, _, rest = lease_id.partition("-")
+        other = f"{slot}-{rest.replace('-', '+').replace('_', '/')}"
+        assert other in spelt or lease_ids.place_of(other) is None
