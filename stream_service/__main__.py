@@ -14,6 +14,7 @@ from textwrap import fill
 from stream_service import __version__
 
 try:
+    from stream_service.app import create_app
     from stream_service.process.embedded import EmbeddedError
     from stream_service.process.server import CannotServeError, serve
     from stream_service.settings import Settings, SettingsError, near_misses, variables
@@ -58,6 +59,11 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="DIR",
         help="where the embedded database keeps its data (default: ./data)",
     )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="read settings, keys and policy, say what is wrong, and end: 0, or 2",
+    )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     options = parser.parse_args(arguments)
     if options.data_dir is not None and not options.embedded:
@@ -68,6 +74,9 @@ def main(arguments: list[str] | None = None) -> int:
     unread = near_misses(environment)
     try:
         settings = Settings.from_environment(environment)
+        if options.check:
+            create_app(settings)
+            return 0
         configure_logging(settings.log_level)
         while unread:
             log.warning(unread.pop(0))
@@ -77,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (SettingsError, EmbeddedError, CannotServeError) as error:
         for line in [*str(error).splitlines(), *unread]:
             print(f"stream-service: {line}", file=sys.stderr)  # noqa: T201
-        return 1
+        return 2 if options.check else 1
 
 
 if __name__ == "__main__":

@@ -6,12 +6,16 @@ a fresh view of the session. Another start can be faster; then the view is outda
 has to look again. So no start is admitted beyond the limit, because there is no slot, and none is
 refused wrongly, because only a fresh view refuses.
 
-Two properties of `plan` carry the proof, and are tested as such:
+Each further limit has numbered places of its own, and what holds for slots holds for those: the
+store lets one stream at a time have a place, and a start claims its slot and one place under each
+limit that applies to it in one step, or nothing.
 
-- It claims the lowest free slot s, and only when no more than limit - s - 1 streams above it are
+Two properties of `plan` carry the proof, for each limit by itself, and are tested as such:
+
+- It claims the lowest free place s, and only when no more than limit - s - 1 streams above it are
   active or can be again. Then the cap holds even while streams from before a lowered limit sit in
-  higher slots. For let s be the highest slot that was claimed under this limit: at most s + 1
-  streams lie in the slots up to it, and those above it were counted when it was claimed, and can
+  higher places. For let s be the highest place that was claimed under this limit: at most s + 1
+  streams lie in the places up to it, and those above it were counted when it was claimed, and can
   only have become fewer.
 - It refuses only on what the view holds, never on what other starts beside it are about to get.
 
@@ -20,18 +24,31 @@ out after the view was read, even much later. Where that would matter, which tak
 such a stream is closed first: from then on no heartbeat renews it. The look after that sees it
 closed, or sees that the heartbeat was faster.
 
-Where the limit is not enforced, a start may use every slot there is. For starts that enforce it,
+A take-over keeps its victim's slot, so all the session's streams are as many as before. Under each
+further limit it is a claim, before which the victim is gone.
+
+Where a limit is not enforced, a start may use every place there is. For starts that enforce it,
 beside those or later, the streams in slots beyond their limit are like those of a higher limit.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from itertools import count
+from typing import TYPE_CHECKING, NamedTuple
 
 from stream_service.group_commit import AGAIN, Again
 from stream_service.settings import MAX_LIMIT
-from stream_service.streams import Stream, key_place, new_secret, stream_id_of, token_of
+from stream_service.streams import (
+    Reached,
+    Rule,
+    Stream,
+    key_place,
+    new_secret,
+    place_number,
+    stream_id_of,
+    token_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,6 +66,7 @@ class Start:
     Attributes:
         session: Digest of the session id.
         limit: How many active streams this session may have, 0 to 100.
+        rules: The further limits that apply.
         enforced: Whether a start beyond the limit is refused. Otherwise it is admitted, no other
             stream loses its place by "oldest" or "stalest", and only the slots are an end.
         device: Label for lists and refusals, or None.
@@ -68,6 +86,7 @@ class Start:
 
     session: str
     limit: int
+    rules: tuple[Rule, ...] = ()
     enforced: bool = True
     device: str | None = None
     content: str | None = None
@@ -84,13 +103,28 @@ class Start:
 
     @property
     def places(self) -> tuple[str, ...]:
-        """What its stream holds beside its slot."""
+        """What its stream holds beside its slot and the places under the rules."""
         return () if self.idempotency_key is None else (key_place(self.idempotency_key),)
 
     @property
     def slots(self) -> int:
         """How many slots this start may use."""
         return self.limit if self.enforced else MAX_LIMIT
+
+
+class Places(NamedTuple):
+    """What a start takes beside its slot.
+
+    Attributes:
+        names: One under each of its rules.
+        beyond: The names of the rules that are only counted, and would have refused it.
+    """
+
+    names: tuple[str, ...] = ()
+    beyond: tuple[str, ...] = ()
+
+
+NO_PLACES = Places()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +135,13 @@ class Claim:
         slot: The slot.
         active: How many streams the session then has.
         expired: The stream that had the slot until its lease ran out, or None.
+        places: What it takes beside the slot.
     """
 
     slot: int
     active: int
     expired: Stream | None = None
+    places: Places = NO_PLACES
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +155,7 @@ class TakeOver:
     victim: Stream
     active: int
     if_unchanged: bool
+    places: Places = NO_PLACES
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +185,10 @@ class KeyReused:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """The session is at its limit."""
+    """The session is at these limits, `active` streams in all."""
 
-    streams: list[Stream]
+    reached: list[Reached]
+    active: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +211,7 @@ def plan(view: Sequence[Stream], starts: Sequence[Start], now: datetime) -> list
         now: The time at which `view` was asked for.
 
     Returns:
-        One decision per start, in order. Claims of one plan never meet in the same slot.
+        One decision per start, in order. Claims of one plan never meet in the same place.
     """
     session = _Session(view, now)
     return [session.decide(start) for start in starts]
@@ -192,6 +230,7 @@ class _Session:
         self._lapsed = [s for s in self._expired.values() if s.ended is None]
         self._occupied = {stream.slot for stream in active}
         self._count = len(active)
+        self._taken: dict[str, set[str]] = {}
         self._victims: set[str] = set()
         self._keys: set[str] = set()
         self._devices: set[str] = set()
@@ -219,8 +258,22 @@ class _Session:
         occupied_or_to_be = self._occupied | {stream.slot for stream in others}
         if len(occupied_or_to_be) > start.slots:
             return [stream for stream in others if stream.slot not in self._occupied]
+        victim = decision.victim if isinstance(decision, TakeOver) else None
+        for rule in start.rules:
+            lapsed = {place_number(stream, rule.prefix): stream for stream in others}
+            lapsed.pop(None, None)
+            taken = self._taken[rule.prefix]
+            if (
+                victim is not None
+                and f"{rule.prefix}/{place_number(victim, rule.prefix)}"
+                not in decision.places.names
+            ):
+                taken = taken - {place_number(victim, rule.prefix)}
+            if lapsed and len(taken | lapsed.keys()) > _places(rule, start):
+                return list(lapsed.values())
         # No two streams of a session hold the same place.
-        return [stream for stream in others if not set(stream.places).isdisjoint(start.places)]
+        wanted = {*start.places, *decision.places.names}
+        return [stream for stream in others if not wanted.isdisjoint(stream.places)]
 
     def _settled(self, start: Start) -> Settled | Overtaken | KeyReused | None:
         for stream in self._active:
@@ -238,12 +291,26 @@ class _Session:
         return Settled(replayed, len(self._active), replay=True)
 
     def _admit(self, start: Start) -> Claim | TakeOver | Refuse | Again:
-        decision = self._replace(start) or self._claim(start)
+        reached = self._reached(start)
+        decision = self._replace(start, reached) or self._claim(start, reached)
         if start.device_id is not None and isinstance(decision, Claim | TakeOver):
             self._devices.add(start.device_id)
         return decision
 
-    def _replace(self, start: Start) -> TakeOver | Again | None:
+    def _reached(self, start: Start) -> list[Reached]:
+        """The limits that what is active leaves no place under, the one that hinders most first."""
+        reached = []
+        if len(self._active) >= start.slots:
+            reached.append(Reached(None, start.limit, self._active))
+        for rule in start.rules:
+            holders = [s for s in self._active if place_number(s, rule.prefix) is not None]
+            if len(holders) >= _places(rule, start):
+                reached.append(Reached(rule.name, rule.limit, holders))
+        # First where most have to end, then where there are fewest to choose from.
+        reached.sort(key=lambda one: (one.limit - len(one.streams), len(one.streams)))
+        return reached
+
+    def _replace(self, start: Start, reached: list[Reached]) -> TakeOver | Again | None:
         """What the first choice that finds a stream makes of the start; None if none does."""
         if len(self._active) > start.slots:
             return None  # A place that is taken over would still be one too many.
@@ -251,35 +318,70 @@ class _Session:
             if choice == SAME_DEVICE and start.device_id in self._devices:
                 # A start of the same device is before this one, and may get a stream.
                 return AGAIN
-            found = self._found(choice, start)
+            found = self._found(choice, start, reached)
             if found:
                 victim = found[0] if choice == OLDEST else min(found, key=_end_of_lease)
-                return self._take_over(victim, if_unchanged=choice in (SAME_DEVICE, STALEST))
+                return self._take_over(start, victim, if_unchanged=choice in (SAME_DEVICE, STALEST))
         return None
 
-    def _found(self, choice: str, start: Start) -> list[Stream]:
+    def _found(self, choice: str, start: Start, reached: list[Reached]) -> list[Stream]:
         """The active streams, oldest first, of which this choice would end one."""
         if choice == SAME_DEVICE:
-            return [s for s in self._active if s.device_id == start.device_id is not None]
-        if choice in (OLDEST, STALEST):
-            return self._active if len(self._active) == start.slots else []
-        return [self._by_id[choice]] if choice in self._by_id else []
+            found = [s for s in self._active if s.device_id == start.device_id is not None]
+        elif choice in (OLDEST, STALEST):
+            found = self._active if reached else []
+        else:
+            found = [self._by_id[choice]] if choice in self._by_id else []
+        for one in reached:
+            # Above a lowered limit, a place that is taken over would still be one too many.
+            in_the_way = one.streams if one.rule is None or len(one.streams) == one.limit else []
+            found = [stream for stream in found if stream in in_the_way]
+        return found
 
-    def _claim(self, start: Start) -> Claim | Refuse | Again:
-        if len(self._active) >= start.slots:
-            return Refuse(self._active)
+    def _claim(self, start: Start, reached: list[Reached]) -> Claim | Refuse | Again:
+        if reached:
+            return Refuse(reached, len(self._active))
         if self._count >= start.slots:
+            return AGAIN
+        places = self._take_places(start)
+        if places is None:
             return AGAIN
         slot = next(slot for slot in range(start.slots) if slot not in self._occupied)
         self._occupied.add(slot)
         self._count += 1
-        return Claim(slot, self._count, self._expired.get(slot))
+        return Claim(slot, self._count, self._expired.get(slot), places)
 
-    def _take_over(self, victim: Stream, *, if_unchanged: bool) -> TakeOver | Again:
-        if victim.stream_id in self._victims:
+    def _take_over(self, start: Start, victim: Stream, *, if_unchanged: bool) -> TakeOver | Again:
+        places = None if victim.stream_id in self._victims else self._take_places(start, victim)
+        if places is None:
             return AGAIN
         self._victims.add(victim.stream_id)
-        return TakeOver(victim, len(self._active), if_unchanged)
+        return TakeOver(victim, len(self._active), if_unchanged, places)
+
+    def _take_places(self, start: Start, victim: Stream | None = None) -> Places | None:
+        """The lowest free place under each rule; None where this plan has given the last away."""
+        taking: dict[str, str] = {}
+        beyond = []
+        for rule in start.rules:
+            taken = self._taken.get(rule.prefix)
+            if taken is None:
+                numbers = (place_number(stream, rule.prefix) for stream in self._active)
+                taken = self._taken[rule.prefix] = {n for n in numbers if n is not None}
+            held = taken if victim is None else taken - {place_number(victim, rule.prefix)}
+            if len(held) >= _places(rule, start):
+                return None
+            if len(held) >= rule.limit:
+                beyond.append(rule.name)
+            taking[rule.prefix] = next(n for n in map(str, count()) if n not in held)
+        for prefix, number in taking.items():
+            self._taken[prefix].add(number)
+        names = tuple(f"{prefix}/{number}" for prefix, number in sorted(taking.items()))
+        return Places(names, tuple(beyond))
+
+
+def _places(rule: Rule, start: Start) -> int:
+    """How many places a start may choose from under a rule."""
+    return rule.limit if rule.enforced and start.enforced else MAX_LIMIT
 
 
 def _end_of_lease(stream: Stream) -> datetime:

@@ -18,6 +18,7 @@ from stream_service.api.inputs import KEY_HEADER, SESSION_HEADER
 from stream_service.api.keys import LIMITER, SETTINGS, STORE
 from stream_service.api.lease_ids import LEASE_IDS, LeaseIds
 from stream_service.api.playback import PLAYBACK, TOKEN_HEADER, URI_HEADER, playback_routes
+from stream_service.api.policy import PLANS, Plans, load_policy
 from stream_service.api.problems import problems
 from stream_service.limiter import Limiter
 from stream_service.pages.routes import page_routes
@@ -58,7 +59,8 @@ def create_app(
         clock: Tells the time.
 
     Raises:
-        SettingsError: The driver cannot use `settings.mongo_url`, or a key cannot be used.
+        SettingsError: The driver cannot use `settings.mongo_url`, or a key or the policy cannot be
+            used.
     """
     app = web.Application()
     app[METRICS] = metrics = Metrics()
@@ -90,6 +92,8 @@ def create_app(
     tokens = _playback_tokens(settings, clock)
     if tokens is not None:
         app[PLAYBACK] = tokens
+    if settings.policy_file is not None:
+        app[PLANS] = Plans(load_policy(settings.policy_file), metrics.on_unknown_plan)
     app[STORE] = store
     lease = timedelta(seconds=settings.stream_ttl_seconds)
     app[LIMITER] = Limiter(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 from cachetools import LRUCache
 
 from stream_service.admission import (
+    NO_PLACES,
     OLDEST,
     STALEST,
     Claim,
@@ -21,6 +22,7 @@ from stream_service.admission import (
     Decision,
     KeyReused,
     Overtaken,
+    Places,
     Refuse,
     Settled,
     Start,
@@ -84,6 +86,7 @@ class Started:
         replay: Whether an earlier try of the same start had made the stream.
         spared: What the limit would have done, where it is not enforced: refused the start, or
             replaced another stream. None for a start within the limit.
+        beyond: The names of further limits that are only counted, and would have refused it.
     """
 
     stream: Stream
@@ -91,6 +94,7 @@ class Started:
     limit: int
     replay: bool
     spared: Literal["refusal", "replacement"] | None = None
+    beyond: tuple[str, ...] = ()
 
 
 class Beat(NamedTuple):
@@ -258,7 +262,8 @@ class Limiter:
             KeyReusedError: A start that said something else has a stream by the same key.
         """
         try:
-            if start.places:
+            if start.places or start.rules:
+                # Two that claim the same place are told apart by its index.
                 await self._store.prepare()
             started = await self._start(start)
         except Exception as error:
@@ -410,19 +415,19 @@ class Limiter:
                 case Settled(stream, active, replay):
                     changes.append(Confirm(stream))
                     gains.append((index, _started(start, stream, active, replay=replay)))
-                case Refuse(streams):
-                    outcomes[index] = LimitReachedError(start.limit, streams)
+                case Refuse(reached, active):
+                    outcomes[index] = LimitReachedError(reached, active)
                 case KeyReused():
                     outcomes[index] = KeyReusedError()
-                case Claim(slot, active, expired):
-                    stream = self._stream(start, slot, now)
+                case Claim(slot, active, expired, places):
+                    stream = self._stream(start, slot, now, places)
                     changes.append(Put(stream, expired=expired))
-                    gains.append((index, _started(start, stream, active)))
-                case TakeOver(victim, active, if_unchanged) if victim.stream_id not in kept:
+                    gains.append((index, _started(start, stream, active, places.beyond)))
+                case TakeOver(victim, active, if_unchanged, places) if victim.stream_id not in kept:
                     over = Tombstone(victim.stream_id, "replaced")
-                    stream = self._stream(start, victim.slot, now, over)
+                    stream = self._stream(start, victim.slot, now, places, over)
                     changes.append(Put(stream, victim, if_unchanged))
-                    gains.append((index, _started(start, stream, active)))
+                    gains.append((index, _started(start, stream, active, places.beyond)))
                 case Overtaken(slot, active):
                     outcomes[index] = _started(start, self._stream(start, slot, now), active)
                 case CloseFirst(lapsed):
@@ -449,7 +454,14 @@ class Limiter:
             decisions.update(zip(indexes, planned, strict=True))
         return [decisions[index] for index in range(len(starts))]
 
-    def _stream(self, start: Start, slot: int, now: datetime, *before: Tombstone) -> Stream:
+    def _stream(
+        self,
+        start: Start,
+        slot: int,
+        now: datetime,
+        places: Places = NO_PLACES,
+        *before: Tombstone,
+    ) -> Stream:
         return Stream(
             session=start.session,
             stream_id=stream_id_of(slot, start.token),
@@ -458,7 +470,7 @@ class Limiter:
             device=start.device,
             content=start.content,
             device_id=start.device_id,
-            places=start.places,
+            places=(*start.places, *places.names),
             fingerprint=start.fingerprint,
             salt=start.salt,
             tombstones=before,
@@ -594,10 +606,17 @@ def _session(of: Place | Beat) -> str:
     return of.session
 
 
-def _started(start: Start, stream: Stream, active: int, *, replay: bool = False) -> Started:
+def _started(
+    start: Start,
+    stream: Stream,
+    active: int,
+    beyond: tuple[str, ...] = (),
+    *,
+    replay: bool = False,
+) -> Started:
     spared: Literal["refusal", "replacement"] | None = None
     if not start.enforced and not replay and stream.replaced is None and active > start.limit:
         # With one of these the start would have been admitted, in place of another stream.
         would_replace = OLDEST in start.replace or STALEST in start.replace
         spared = "replacement" if would_replace else "refusal"
-    return Started(stream, active, start.limit, replay, spared)
+    return Started(stream, active, start.limit, replay, spared, beyond)

@@ -139,7 +139,7 @@ def _database(before: dict[str, Any]) -> str:
 
 
 def unusable_file(error: OSError) -> str:
-    """What to say of a file that MONGO_URL names, for TLS, and that cannot be used."""
+    """What to say of a file that a variable names, and that cannot be used."""
     file = "a file" if error.filename is None else f"the file {error.filename}"
     return f"names {file} that cannot be used: {error.strerror or type(error).__name__}"
 
@@ -248,6 +248,10 @@ class Settings(BaseSettings):
         default=None,
         description="header in which the gateway sends this account's own limit (a plan), "
         f"0 to {MAX_LIMIT}",
+    )
+    policy_file: Path | None = Field(
+        default=None,
+        description="TOML file with [limits by attribute](docs/integration.md#limits-by-attribute)",
     )
     gateway_tokens: _Tokens = Field(
         default=(),

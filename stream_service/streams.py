@@ -54,7 +54,8 @@ class Stream(NamedTuple):
         device: Label that the client gave, or None.
         content: Label that the client gave, or None.
         device_id: Digest of the id of the device that started it, or None.
-        places: What it holds beside its slot: `key/<digest>`, the idempotency key of its start.
+        places: What it holds beside its slot: `key/<digest>`, the idempotency key of its start, and
+            one numbered place under each further limit, `<prefix>/<number>`.
         fingerprint: Digest of what the start with that key said, or None without a key.
         salt: Random value from which, with that key, the lease's secret is made; or None.
         ended: What ended it for good: a stop, or a start that found its lease over and made sure
@@ -101,9 +102,22 @@ class Stream(NamedTuple):
         return next((t.reason for t in self.tombstones if t.stream_id == stream_id), None)
 
 
+KEY_PREFIX = "key"
+"""Begins the places that idempotency keys hold; no limit has this name."""
+
+
 def key_place(digest: str) -> str:
     """The place that a start with this idempotency key holds; no two streams of a session do."""
-    return f"key/{digest}"
+    return f"{KEY_PREFIX}/{digest}"
+
+
+def place_number(stream: Stream, prefix: str) -> str | None:
+    """The number of the place that a stream holds under a rule with this prefix, or None."""
+    for place in stream.places:
+        before, _, number = place.rpartition("/")
+        if before == prefix:
+            return number
+    return None
 
 
 SECRET_BYTES = 16
@@ -135,18 +149,50 @@ def utc_now() -> datetime:
     return datetime.fromtimestamp(time_ns() // 1_000_000 / 1000, UTC)
 
 
+class Rule(NamedTuple):
+    """A limit beside the number of all streams, as it applies to one start.
+
+    A stream that it applies to holds one of its places, `<prefix>/<number>`.
+
+    Attributes:
+        name: As the policy has it.
+        prefix: The name, and for a limit on each value of an attribute the value's digest.
+        limit: How many streams may hold a place, 0 to 100.
+        enforced: Whether a start beyond that is refused.
+    """
+
+    name: str
+    prefix: str
+    limit: int
+    enforced: bool = True
+
+
+class Reached(NamedTuple):
+    """A limit that stands in the way of a start.
+
+    Attributes:
+        rule: Its name; None for the number of all streams.
+        limit: How many streams it allows.
+        streams: The active ones that count under it, oldest first.
+    """
+
+    rule: str | None
+    limit: int
+    streams: list[Stream]
+
+
 class LimitReachedError(Exception):
     """The session already has as many active streams as it may.
 
     Attributes:
-        limit: How many it may have.
-        streams: The active ones, oldest first.
+        reached: The limits in the way, the one that hinders most first.
+        active: How many streams the session has.
     """
 
-    def __init__(self, limit: int, streams: list[Stream]) -> None:
-        super().__init__(f"{len(streams)} of {limit} streams are active")
-        self.limit = limit
-        self.streams = streams
+    def __init__(self, reached: list[Reached], active: int) -> None:
+        super().__init__(f"{len(reached[0].streams)} of {reached[0].limit} streams are active")
+        self.reached = reached
+        self.active = active
 
 
 class KeyReusedError(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from hashlib import blake2b
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from stream_service.streams import StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from stream_service.api.digests import Digests
     from stream_service.processes import Processes
@@ -97,7 +99,12 @@ def settings_to_agree_on(
         "ENFORCE": int(settings.enforce),
         "DIGEST_KEY": digests("the same key?", "processes")[:16],
         "PLAYBACK_KEYS": list(key_ids),
+        "POLICY_FILE": _file_digest(settings.policy_file),
     }
+
+
+def _file_digest(path: Path | None) -> str | None:
+    return None if path is None else blake2b(path.read_bytes(), digest_size=8).hexdigest()
 
 
 async def health(request: web.Request) -> web.Response:

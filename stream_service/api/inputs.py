@@ -7,9 +7,10 @@ import json
 import re
 from functools import partial
 from secrets import token_urlsafe
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from aiohttp import hdrs, web
+from http_sf import StructuredFieldError, parse
 from msgspec import DecodeError, Meta, Struct, ValidationError
 from msgspec.json import Decoder
 
@@ -17,6 +18,7 @@ from stream_service.admission import OLDEST, SAME_DEVICE, STALEST, Start
 from stream_service.api.digests import DIGESTS
 from stream_service.api.keys import SETTINGS
 from stream_service.api.lease_ids import LEASE_IDS
+from stream_service.api.policy import MAX_NAME_LENGTH, MAX_VALUE_LENGTH, PLANS, as_text
 from stream_service.api.problems import Problem, invalid
 from stream_service.api.representation import encode
 from stream_service.settings import MAX_LIMIT
@@ -31,13 +33,20 @@ from stream_service.streams import (
 if TYPE_CHECKING:
     from aiohttp import StreamReader
 
+    from stream_service.api.policy import Plan
+    from stream_service.streams import Rule
+
 SESSION_HEADER = "Session-Id"
 KEY_HEADER = "Idempotency-Key"
+PLAN_HEADER = "Stream-Plan"
+ATTRIBUTES_HEADER = "Stream-Attributes"
 
 MAX_SESSION_LENGTH = 256
 MAX_KEY_LENGTH = 256
 MAX_LABEL_LENGTH = 200
 MAX_DEVICE_ID_LENGTH = 128
+MAX_ATTRIBUTES_LENGTH = 1024
+MAX_ATTRIBUTES = 16
 MAX_CHOICES = 8
 """How many choices `replace` may list."""
 MAX_BODY_BYTES = 16 * 1024
@@ -171,7 +180,8 @@ def _leased(request: web.Request, text: str) -> Place | None:
 async def start_of(request: web.Request) -> StartRequest:
     """Read `POST /streams`: who asks, for what, and under which key."""
     _refuse_prefetch(request)
-    session, limit = session_of(request), limit_of(request)
+    session = session_of(request)
+    limit, rules = _limits_of(request, session)
     key = _single(request, KEY_HEADER, MAX_KEY_LENGTH)
     body = await _start_body_of(request)
     digests = request.app[DIGESTS]
@@ -179,6 +189,7 @@ async def start_of(request: web.Request) -> StartRequest:
         Start,
         session,
         limit,
+        rules,
         enforced=request.app[SETTINGS].enforce,
         device=body.device,
         content=body.content,
@@ -202,8 +213,9 @@ async def start_of(request: web.Request) -> StartRequest:
 def plain_start_of(request: web.Request) -> StartRequest:
     """Read `GET /watch`, which says nothing but who asks."""
     _refuse_prefetch(request)
-    session, limit = session_of(request), limit_of(request)
-    return StartRequest(Start(session, limit, enforced=request.app[SETTINGS].enforce))
+    session = session_of(request)
+    enforced = request.app[SETTINGS].enforce
+    return StartRequest(Start(session, *_limits_of(request, session), enforced=enforced))
 
 
 def _refuse_prefetch(request: web.Request) -> None:
@@ -225,15 +237,62 @@ def forget_of(request: web.Request) -> bool:
 
 
 def limit_of(request: web.Request) -> int:
-    """How many streams this account may have: what the trusted header says, or the default."""
+    """How many streams this account may have: what the trusted headers say, or the default."""
+    return _limit_of(request, _plan_of(request))
+
+
+def _limit_of(request: web.Request, plan: Plan | None) -> int:
     settings = request.app[SETTINGS]
     header, default = settings.stream_limit_header, settings.stream_limit
     if header is None or request.headers.getall(header, [""]) == [""]:
-        return default  # A gateway without a value for it may send it empty.
+        # A gateway without a value for it may send it empty.
+        return default if plan is None else plan.streams
     text = _single(request, header, MAX_SESSION_LENGTH) or ""
     if not _LIMIT.fullmatch(text) or int(text) > MAX_LIMIT:
         raise invalid(header, f"{header} must be a whole number from 0 to {MAX_LIMIT}.")
     return int(text)
+
+
+def _plan_of(request: web.Request) -> Plan | None:
+    """The account's plan, as the gateway names it; None where there is no policy."""
+    if PLANS not in request.app:
+        return None
+    plan = request.app[PLANS].named(_single(request, PLAN_HEADER, MAX_NAME_LENGTH))
+    if plan is None:
+        raise invalid(PLAN_HEADER, f"{PLAN_HEADER} names no plan of the policy.")
+    return plan
+
+
+def _limits_of(request: web.Request, session: str) -> tuple[int, tuple[Rule, ...]]:
+    """The number of all streams, and the further limits that apply to this start."""
+    plan = _plan_of(request)
+    limit = _limit_of(request, plan)
+    if plan is None:
+        return limit, ()
+    attributes = _attributes_of(request)
+    for name in sorted(plan.require):
+        if name not in attributes:
+            raise invalid(ATTRIBUTES_HEADER, f"{ATTRIBUTES_HEADER} must name {name}.")
+    digests = request.app[DIGESTS]
+    return limit, tuple(plan.rules(attributes, lambda value: digests(value, session)))
+
+
+def _attributes_of(request: web.Request) -> dict[str, str]:
+    """What is to be watched, as the gateway says it: a dictionary of RFC 9651."""
+    text = _single(request, ATTRIBUTES_HEADER, MAX_ATTRIBUTES_LENGTH)
+    try:
+        members: Any = parse(text.encode(), tltype="dictionary") if text else {}
+        attributes = {name: as_text(value) for name, (value, _) in members.items()}
+    except (StructuredFieldError, ValueError):
+        attributes = None
+    if attributes is None or len(attributes) > MAX_ATTRIBUTES:
+        raise invalid(
+            ATTRIBUTES_HEADER,
+            f"{ATTRIBUTES_HEADER} must be a dictionary of RFC 9651 with at most {MAX_ATTRIBUTES} "
+            f"members: tokens, strings of 1 to {MAX_VALUE_LENGTH} characters, whole numbers and "
+            'booleans, as in: quality=uhd, title="f1-2026-17".',
+        )
+    return attributes
 
 
 async def _start_body_of(request: web.Request) -> StartBody:

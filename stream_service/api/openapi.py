@@ -15,26 +15,34 @@ if TYPE_CHECKING:
     from stream_service.settings import Settings
 
 _FILE = Path(__file__).with_name("openapi.yaml")
-_LIMIT = {"$ref": "#/components/parameters/Limit"}
 
 
 def openapi_document(settings: Settings) -> dict[str, Any]:
-    """The description, with the version and the name that `STREAM_LIMIT_HEADER` gives the header.
+    """The description, with the version and the headers that these settings have.
 
     It is of a service with everything configured, and says what needs which setting.
     """
     document: dict[str, Any] = msgspec.json.decode(_described())
     document["info"]["version"] = __version__
+    parameters = document["components"]["parameters"]
     if settings.stream_limit_header:
-        document["components"]["parameters"]["Limit"]["name"] = settings.stream_limit_header
+        parameters["Limit"]["name"] = settings.stream_limit_header
     else:
-        # Without the setting there is no such header, and what is sent as one is not looked at.
-        del document["components"]["parameters"]["Limit"]
-        for operations in document["paths"].values():
-            for operation in operations.values():
-                if _LIMIT in operation.get("parameters", ()):
-                    operation["parameters"].remove(_LIMIT)
+        _leave_out(document, "Limit")
+    if settings.policy_file is None:
+        _leave_out(document, "Stream-Plan")
+        _leave_out(document, "Stream-Attributes")
     return document
+
+
+def _leave_out(document: dict[str, Any], header: str) -> None:
+    """Without its setting there is no such header, and what is sent as one is not looked at."""
+    del document["components"]["parameters"][header]
+    reference = {"$ref": f"#/components/parameters/{header}"}
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            if reference in operation.get("parameters", ()):
+                operation["parameters"].remove(reference)
 
 
 @cache

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from aiohttp.typedefs import Handler, Middleware
 
+    from stream_service.streams import Reached
+
 log = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
@@ -124,30 +126,34 @@ def invalid(field: str, detail: str) -> Problem:
 
 def limit_reached(refused: LimitReachedError, *, of_watch: bool = False) -> Problem:
     """A refusal, with what an app needs to offer a way out."""
-    active = len(refused.streams)
+    first = refused.reached[0]
+    active = len(first.streams)
     way_out = 'stop one, or start with "replace" to take one\'s place.'
-    if refused.limit == 0:
-        way_out = "its plan has no streams."
-    elif active > refused.limit:
+    if active > first.limit:
         # The limit was lowered: a place that is taken over would still be one too many.
-        way_out = f"stop {active - refused.limit + 1} of them."
+        way_out = f"stop {active - first.limit + 1} of them."
+    if first.limit == 0:
+        way_out = "its plan has no streams."
+    streams = f"{active} active stream{'' if active == 1 else 's'}"
+    under = "" if first.rule is None else f" under {first.rule}"
+    fields = _reached(first)
+    if len(refused.reached) > 1:
+        fields["rules"] = [_reached(one) for one in refused.reached]
     return Problem(
         401 if of_watch else 409,
         "limit-reached",
         "Too many streams",
-        f"This session already has {_streams(active)} and may have {refused.limit}: {way_out}",
-        fields={
-            "limit": refused.limit,
-            "active": active,
-            "streams": describe_all(refused.streams),
-        },
+        f"This session already has {streams}{under} and may have {first.limit}: {way_out}",
+        fields=fields,
         # A scheme that no browser knows: some HTTP clients cannot even read a 401 without any.
         headers={"WWW-Authenticate": 'StreamLimit realm="stream-service"'} if of_watch else {},
     )
 
 
-def _streams(count: int) -> str:
-    return f"{count} active stream{'' if count == 1 else 's'}"
+def _reached(one: Reached) -> dict[str, Any]:
+    rule = {} if one.rule is None else {"rule": one.rule}
+    streams = describe_all(one.streams)
+    return {**rule, "limit": one.limit, "active": len(streams), "streams": streams}
 
 
 def unavailable(detail: str, *, headers: Mapping[str, str] | None = None) -> Problem:

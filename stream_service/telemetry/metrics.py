@@ -91,6 +91,18 @@ class Metrics(Observer):
         self._refused = starts.labels("refused")
         self._key_reused = starts.labels("key_reused")
         self._start_unavailable = starts.labels("unavailable")
+        self._limits = Counter(
+            "stream_service_limits",
+            "Starts that a limit of the policy stood in the way of, by its name: refused, or in "
+            "shadow mode would_refuse.",
+            ("limit", "outcome"),
+            registry=registry,
+        )
+        self._unknown_plans = Counter(
+            "stream_service_unknown_plans",
+            "Requests whose plan the policy does not have.",
+            registry=registry,
+        )
         self._active_at_start = Histogram(
             "stream_service_active_at_start",
             "Active streams of the account at a start, that one among them, also if it was "
@@ -167,6 +179,10 @@ class Metrics(Observer):
             multiprocess_mode="mostrecent",
         ).labels(__version__, platform.python_version()).set(1)
 
+    def on_unknown_plan(self) -> None:
+        """Count a request whose plan the policy does not have."""
+        self._unknown_plans.inc()
+
     def on_request(self, method: str, route: str | None, status: int, seconds: float) -> None:
         """Count an answer.
 
@@ -187,16 +203,21 @@ class Metrics(Observer):
         match outcome:
             case Started(replay=True):
                 self._replayed.inc()
-            case Started(stream=stream, active=active, spared=spared):
+            case Started(stream=stream, active=active, spared=spared, beyond=beyond):
                 self._active_at_start.observe(active)
+                for rule in beyond:
+                    self._limits.labels(rule, "would_refuse").inc()
                 if stream.replaced is not None:
                     self._replacing.inc()
                     self._ends["replaced"].inc()
                 else:
                     self._admitted[spared].inc()
-            case LimitReachedError(streams=streams):
-                self._active_at_start.observe(len(streams) + 1)
+            case LimitReachedError(reached=reached, active=active):
+                self._active_at_start.observe(active + 1)
                 self._refused.inc()
+                for one in reached:
+                    if one.rule is not None:
+                        self._limits.labels(one.rule, "refused").inc()
             case KeyReusedError():
                 self._key_reused.inc()
             case StoreUnavailableError():

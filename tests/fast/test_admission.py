@@ -25,7 +25,14 @@ from stream_service.admission import (
     plan,
 )
 from stream_service.group_commit import AGAIN
-from stream_service.streams import Stream, Tombstone, key_place, stream_id_of, token_of
+from stream_service.streams import (
+    Reached,
+    Stream,
+    Tombstone,
+    key_place,
+    stream_id_of,
+    token_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,6 +87,11 @@ def starting(  # noqa: PLR0913 - what a start may say
     )
 
 
+def refusal(limit: int, streams: list[Stream]) -> Refuse:
+    """Of a start that only the number of all streams hinders."""
+    return Refuse([Reached(None, limit, streams)], len(streams))
+
+
 def test_the_first_streams_get_the_lowest_slots_in_the_order_of_their_arrival() -> None:
     assert plan([], [starting(), starting(), starting()], NOW) == [
         Claim(0, 1),
@@ -95,7 +107,7 @@ def test_a_start_gets_the_lowest_free_slot() -> None:
 def test_a_start_at_the_limit_is_refused_with_what_is_playing_oldest_first() -> None:
     young, old, middle = streaming(0, age=5), streaming(1, age=50), streaming(2, age=20)
 
-    assert plan([young, old, middle], [starting()], NOW) == [Refuse([old, middle, young])]
+    assert plan([young, old, middle], [starting()], NOW) == [refusal(3, [old, middle, young])]
 
 
 def test_streams_that_started_in_one_millisecond_are_listed_by_slot() -> None:
@@ -104,7 +116,7 @@ def test_streams_that_started_in_one_millisecond_are_listed_by_slot() -> None:
     [refused] = plan(view, [starting()], NOW)
 
     assert isinstance(refused, Refuse)
-    assert [stream.slot for stream in refused.streams] == [0, 1, 2]
+    assert [stream.slot for stream in refused.reached[0].streams] == [0, 1, 2]
 
 
 def test_a_stream_is_over_at_the_very_moment_its_lease_ends() -> None:
@@ -143,7 +155,7 @@ def test_a_raised_limit_opens_the_slots_above() -> None:
 def test_each_start_of_one_plan_has_the_limit_that_it_came_with() -> None:
     decisions = plan([streaming(0)], [starting(1), starting(2), starting(2)], NOW)
 
-    assert decisions == [Refuse([streaming(0)]), Claim(1, 2), AGAIN]
+    assert decisions == [refusal(1, [streaming(0)]), Claim(1, 2), AGAIN]
 
 
 @pytest.mark.parametrize("slots", [(0,), (0, 1, 2)])
@@ -166,7 +178,7 @@ def test_replace_by_id_over_the_limit_is_refused() -> None:
 
     decisions = plan(view, [starting(2, replace=view[0].stream_id)], NOW)
 
-    assert decisions == [Refuse(view)]
+    assert decisions == [refusal(2, view)]
 
 
 def test_replace_oldest_takes_the_place_of_the_one_that_started_first() -> None:
@@ -196,7 +208,7 @@ def test_replace_oldest_or_stalest_ends_nothing_below_the_limit(which: str) -> N
 def test_replace_oldest_or_stalest_is_refused_over_the_limit(which: str) -> None:
     view = [streaming(0), streaming(1), streaming(2)]
 
-    assert plan(view, [starting(2, replace=which)], NOW) == [Refuse(view)]
+    assert plan(view, [starting(2, replace=which)], NOW) == [refusal(2, view)]
 
 
 def test_one_victim_is_given_to_one_start() -> None:
@@ -249,7 +261,7 @@ def test_replace_same_device_over_the_limit_is_refused() -> None:
 
     decisions = plan(view, [starting(2, replace=SAME_DEVICE, device="mine")], NOW)
 
-    assert decisions == [Refuse(view)]
+    assert decisions == [refusal(2, view)]
 
 
 def test_two_starts_of_one_device_are_tried_one_after_the_other() -> None:
@@ -361,7 +373,7 @@ def test_a_key_that_has_a_stream_is_answered_with_it_even_at_the_limit() -> None
 
     decisions = plan(view, [starting(key="k"), starting(key="other")], NOW)
 
-    assert decisions == [Settled(view[1], 3, replay=True), Refuse(view)]
+    assert decisions == [Settled(view[1], 3, replay=True), refusal(3, view)]
 
 
 def test_a_key_whose_stream_was_started_by_other_words_is_refused() -> None:
@@ -374,7 +386,7 @@ def test_a_key_whose_stream_was_started_by_other_words_is_refused() -> None:
     assert plan(view, starts, NOW) == [
         Settled(view[0], 3, replay=True),
         KeyReused(),
-        Refuse(view),
+        refusal(3, view),
     ]
 
 
@@ -455,7 +467,7 @@ def test_a_refused_start_leaves_the_key_of_a_stream_that_is_over_alone() -> None
 
     decisions = plan([playing, over(1, key="k")], [starting(1, key="k")], NOW)
 
-    assert decisions == [Refuse([playing])]
+    assert decisions == [refusal(1, [playing])]
 
 
 def test_a_lapsed_stream_above_the_limit_is_closed_before_its_place_is_given_away() -> None:
@@ -577,7 +589,7 @@ def test_any_plan_refuses_only_at_the_limit_and_lets_its_first_start_get_on(
     for start, decision in zip(starts, decisions, strict=True):
         if isinstance(decision, Refuse):
             assert len(active) >= start.slots
-            assert {stream.stream_id for stream in decision.streams} == set(active)
+            assert {stream.stream_id for stream in decision.reached[0].streams} == set(active)
 
 
 @any_plan

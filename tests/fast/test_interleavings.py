@@ -145,13 +145,14 @@ async def test_a_heartbeat_that_a_router_missed_and_counted_wrongly_is_sent_agai
     now += 20 * SECOND
     renew, renewals = store.renew, 0
 
-    async def miss_one(places: Any, *args: Any) -> bool:
+    async def miss_one(places: Any, *args: Any, **options: Any) -> bool:
         nonlocal renewals
         renewals += 1
         if renewals == 1:
-            await renew([place for place in places if place[1] != second.stream_id], *args)
+            hit = [place for place in places if place[1] != second.stream_id]
+            await renew(hit, *args, **options)
             return False
-        return await renew(places, *args)
+        return await renew(places, *args, **options)
 
     monkeypatch.setattr(store, "renew", miss_one)
     await asyncio.gather(*(limiter.heartbeat(s.place) for s in (first, second)))

@@ -45,6 +45,7 @@ VALID = [
     ("PLAYBACK_KEYS", "new.pem, keys/old.pem", (Path("new.pem"), Path("keys/old.pem"))),
     ("PLAYBACK_AUDIENCE", "https://cdn.example", "https://cdn.example"),
     ("FILM_URL", "/film/{playback_token}/1", "/film/{playback_token}/1"),
+    ("POLICY_FILE", "policy.toml", Path("policy.toml")),
     ("LISTENER_DIR", "run", Path("run")),
     ("DRAIN_SECONDS", "5", 5),
     ("LOG_LEVEL", "debug", "DEBUG"),
@@ -105,7 +106,7 @@ INVALID = [
     ("NODE_CHANNEL_FD", "2"),
 ]
 
-ANYTHING_GOES = {"HOST", "LISTENER_DIR", "NOTIFY_SOCKET"}
+ANYTHING_GOES = {"POLICY_FILE", "HOST", "LISTENER_DIR", "NOTIFY_SOCKET"}
 
 
 def test_an_empty_value_counts_as_unset() -> None:

@@ -153,9 +153,9 @@ class AnyCourseOfEvents(RuleBasedStateMachine):
             assert victim is None
             assert start.enforced
             assert len(before) >= start.limit, "refused below the limit"
-            listed = [stream.stream_id for stream in started.streams]
+            listed = [stream.stream_id for stream in started.reached[0].streams]
             assert listed == [held.stream_id for held in before]
-            assert started.limit == start.limit
+            assert started.reached[0].limit == start.limit
             return multiple()
         if replayed:
             assert started.replay
