@@ -220,8 +220,7 @@ class Settings(BaseSettings):
     )
     mongo_db: _DatabaseName = Field(
         default_factory=_database,
-        description="name of the database. If unset, the one that `MONGO_URL` names is used, "
-        "unless it is `admin`",
+        description="name of the database, unless `MONGO_URL` names another than `admin`",
     )
     stream_limit: _Number = Field(
         default=3, ge=1, le=MAX_LIMIT, description="active streams per account"
@@ -242,7 +241,7 @@ class Settings(BaseSettings):
         ge=0,
         le=31_536_000,
         description="how long, at least, an ended stream is "
-        "[remembered](docs/data-protection.md#for-how-long), so that its player hears why",
+        "[remembered](docs/data-protection.md#for-how-long)",
     )
     stream_limit_header: _Header | None = Field(
         default=None,
@@ -257,21 +256,20 @@ class Settings(BaseSettings):
         default=(),
         validation_alias="GATEWAY_TOKEN",
         repr=False,
-        description="opens the viewers' API, sent as `Authorization: Bearer`; at least "
-        f"{MIN_SECRET} characters. Two, separated by a comma, to rotate it",
+        description="opens the viewers' API, sent as Bearer. Two, with a comma between, to rotate "
+        "it",
     )
     operator_tokens: _Tokens = Field(
         default=(),
         validation_alias="OPERATOR_TOKEN",
         repr=False,
-        description="opens everything, sent as Bearer or as the password that a browser asks for; "
-        f"at least {MIN_SECRET} characters. Two to rotate it",
+        description="opens everything, sent as Bearer or as the password that a browser asks for",
     )
     digest_key: _Key | None = Field(
         default=None,
         repr=False,
-        description="[key of all digests](docs/deployment.md#the-digest-key): a secret of at least "
-        f"{MIN_SECRET} characters, the same in all processes",
+        description="[key of all digests](docs/deployment.md#the-digest-key), the same in all "
+        "processes",
     )
     digest_key_change: _Switch = Field(
         default=False,
@@ -291,30 +289,29 @@ class Settings(BaseSettings):
     )
     listener_dir: Path | None = Field(
         default=None,
-        description="directory, closed to other users, through which several processes share one "
-        "listening socket, so that a reload loses no connection",
+        description="directory, closed to other users, through which processes share one listening "
+        "socket, so that a reload loses no connection",
     )
     drain_seconds: _Number = Field(
         default=0,
         ge=0,
         le=3600,
-        description="how long open connections are still served after a signal to stop; each "
-        "answer tells the client to close",
+        description="how long open connections are still served after a signal to stop",
     )
     log_level: _LogLevel = Field(default="INFO", description="the least level that is logged")
     prometheus_multiproc_dir: Annotated[str, AfterValidator(_writable)] | None = Field(
         # Its library reads it for itself.
         default=None,
-        description="directory in which several processes collect their metrics: "
-        "see [operations](docs/operations.md#metrics)",
+        description="directory in which processes collect their "
+        "[metrics](docs/operations.md#metrics) together",
     )
     node_channel_fd: _Number | None = Field(
         default=None,
         ge=3,
         le=65_535,
-        description="set by pm2, which is told there that the service is ready",
+        description="set by pm2",
     )
-    notify_socket: str | None = Field(default=None, description="set by systemd, for the same")
+    notify_socket: str | None = Field(default=None, description="set by systemd")
 
     @field_validator("operator_tokens")
     @classmethod

@@ -53,9 +53,7 @@ def _orders(name: str, command: Mapping[str, Any]) -> list[list[Any]]:
     filters = [update["q"] for update in command["updates"]]
     if len(filters) == 1:
         [only] = filters
-        return [
-            _named(value) for key, value in only.items() if key in ("_id", "session", "stream_id")
-        ]
+        return [_named(value) for key, value in only.items() if key in ("_id", "session")]
     return [[where["_id"] for where in filters]]
 
 

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from stream_service.app import create_app
 from stream_service.settings import Settings
-from stream_service.streams import StoreUnavailableError, utc_now
+from stream_service.streams import LimitReachedError, Reached, StoreUnavailableError, utc_now
 from stream_service.telemetry import metrics as metrics_module
 from stream_service.telemetry.metrics import METRICS, Metrics, Sampler
 from tests.support.http_api import a_lease_id
@@ -256,6 +256,7 @@ async def test_dashboard_alerts_and_text_name_only_metrics_that_exist(
     await client.get("/health/live")
     client.app[METRICS].on_batch("renew", 1, 0.0)
     client.app[METRICS].on_store_error(StoreUnavailableError("AutoReconnect"))
+    client.app[METRICS].on_start(LimitReachedError([Reached("uhd", 1, [])], 1))
     exposed = {name.partition("{")[0] for name in await scrape(client)}
     families = {re.sub("_(total|count|sum|bucket|created)$", "", name) for name in exposed}
     named = set(re.findall(r"stream_service_[a-z_]+[a-z]", (ROOT / file).read_text()))
