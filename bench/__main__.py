@@ -27,10 +27,12 @@ from bench.load import LoadError, Run, name_streams, start_streams, wrk
 from bench.processes import CannotStartError, usage
 from bench.report import Report, Sample, as_json, machine, table
 from bench.subjects import (
+    ATTRIBUTES,
     DATABASES,
     EMBEDDED,
     GROUPED,
     LIMIT,
+    LIMITED,
     MANY,
     NO_DATABASE,
     NULL,
@@ -322,7 +324,7 @@ def _run(subject: Subject, scenario: str, connections: int, seconds: int) -> Run
         case "plain":
             arguments = []
         case "starts":
-            arguments = [word]
+            arguments = [word, *([ATTRIBUTES] if subject.name == LIMITED else [])]
         case "mixed":
             arguments = [file, word]
         case "unseen":

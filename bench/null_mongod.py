@@ -114,6 +114,8 @@ class Database:
 
     def _found(self, body: dict[str, Any]) -> bytes:
         query = body["filter"]
+        if body["find"] != "streams":
+            return _NOTHING_FOUND
         if "_id" in query:
             places = [key.partition("/")[::2] for key in _listed(query["_id"])]
         else:

@@ -37,6 +37,16 @@ NULL_SCENARIOS = (*SERVICE_SCENARIOS, "unseen", *CHECKS)
 GROUPED, ALONE, PAIR, PEER = "grouped", "alone", "grouped x2", "fastapi-stream-lease"
 SIGNING = {f"grouped + {kind}": kind for kind in (ED25519, P256)}
 """Grouped, with playback tokens by such a key."""
+LIMITED = "grouped + limits"
+"""Grouped, under three limits by attribute, each of which applies to each start."""
+ATTRIBUTES = 'quality=uhd, place=away, title="a film"'
+_POLICY = """
+[plans.default]
+streams = 3
+limits.uhd = { when = { quality = "uhd" }, streams = 1 }
+limits.away = { when = { place = "away" }, streams = 1 }
+limits.same-title = { each = "title", streams = 1 }
+"""
 YARDSTICK, CEILING = "aiohttp", "wrk"
 NO_DATABASE, NULL, EMBEDDED, RUST = "-", "null", "embedded", "secantusd-rs"
 MONGO, REDIS = "MONGO_URL", "redis"
@@ -125,6 +135,7 @@ def subjects_on(name: str, url: str | None, directory: Path) -> Iterator[list[Su
                 services = [_service(stack, how, database, directory) for how in (GROUPED, ALONE)]
                 if name == NULL:
                     services.append(_pair(stack, database, directory))
+                    services.append(_limited(stack, database, directory))
                     services += [_signing(stack, how, database, directory) for how in SIGNING]
                 yield services
 
@@ -222,6 +233,14 @@ def _pair(stack: ExitStack, database: Database, directory: Path) -> Subject:
     command = _python("bench.service", GROUPED)
     processes = [stack.enter_context(running(command, port, environment)) for _ in range(2)]
     return Subject(PAIR, database, port, processes, ["starts", "unseen"], directory)
+
+
+def _limited(stack: ExitStack, database: Database, directory: Path) -> Subject:
+    port, policy = free_port(), directory / "policy.toml"
+    policy.write_text(_POLICY)
+    environment = _environment(port, database.url) | {"POLICY_FILE": str(policy)}
+    process = stack.enter_context(running(_python("bench.service", GROUPED), port, environment))
+    return Subject(LIMITED, database, port, [process], ("starts", "heartbeats"), directory)
 
 
 def _signing(stack: ExitStack, how: str, database: Database, directory: Path) -> Subject:

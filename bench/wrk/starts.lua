@@ -1,10 +1,12 @@
--- A start in a session of its own with each request. Argument: a word that no other run uses.
+-- A start in a session of its own with each request. Arguments: a word that no other run uses, and
+-- Stream-Attributes, if any.
 dofile("report.lua")
 
 local head, count = nil, 0
 
 function init(args)
-  head = "GET /watch HTTP/1.1\r\nHost: bench\r\nSession-Id: " .. args[1] .. "-"
+  local attributes = args[2] and "Stream-Attributes: " .. args[2] .. "\r\n" or ""
+  head = "GET /watch HTTP/1.1\r\nHost: bench\r\n" .. attributes .. "Session-Id: " .. args[1] .. "-"
 end
 
 function request()

@@ -7,6 +7,7 @@ the plan that is about such a stream applies to it, as a `Rule`.
 from __future__ import annotations
 
 import tomllib
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from aiohttp import web
@@ -123,14 +124,19 @@ class Plan(_Table):
             attributes: Of the start, by name.
             digest: Stands for a value in the database.
         """
-        for name, limit in self.limits.items():
-            if all(attributes.get(one) in values for one, values in limit.when.items()):
-                prefix, value = name, attributes.get(limit.each or "")
-                if limit.each is not None:
-                    if value is None:
-                        continue
-                    prefix = f"{name}/{digest(value)}"
-                yield Rule(name, prefix, limit.streams, limit.enforce)
+        for when, each, rule in self._rules:
+            if all(attributes.get(name) in values for name, values in when):
+                if each is None:
+                    yield rule
+                elif (value := attributes.get(each)) is not None:
+                    yield rule._replace(prefix=f"{rule.name}/{digest(value)}")
+
+    @cached_property
+    def _rules(self) -> list[tuple[list[tuple[str, frozenset[str]]], str | None, Rule]]:
+        return [
+            (list(limit.when.items()), limit.each, Rule(name, name, limit.streams, limit.enforce))
+            for name, limit in self.limits.items()
+        ]
 
 
 class Policy(_Table):
