@@ -200,7 +200,9 @@ async def start_of(request: web.Request) -> StartRequest:
         return StartRequest(start())
     salt, digest = token_urlsafe(SECRET_BYTES), digests(key, session)
     # However the body is written: a retry may order and space its JSON in another way.
-    said = encode([body.device, body.content, body.device_id, body.choices]).decode()
+    # And under which limits: the player chooses the key, and must not get round one by it.
+    limits = [rule.prefix for rule in rules]
+    said = encode([body.device, body.content, body.device_id, body.choices, *limits]).decode()
     keyed = start(
         idempotency_key=digest,
         fingerprint=digests(said, digest),

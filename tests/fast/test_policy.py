@@ -493,6 +493,16 @@ async def test_a_limit_in_shadow_mode_admits_and_is_counted(client: Any) -> None
     assert 'stream_service_limits_total{limit="events",outcome="would_refuse"} 1.0' in metrics
 
 
+async def test_a_key_of_a_start_under_other_limits_gets_round_none(client: Any) -> None:
+    async def keyed(attributes: str, key: str) -> int:
+        headers = {"Session-Id": "s", "Stream-Attributes": attributes, "Idempotency-Key": key}
+        return int((await client.post("/streams", headers=headers)).status)
+
+    assert await keyed("quality=sd", "k") == 201
+    assert await keyed("quality=sd", "k") == 200
+    assert await keyed("quality=uhd", "k") == 422
+
+
 async def test_without_a_policy_the_headers_mean_nothing(
     aiohttp_client: AiohttpClient, double_store: MongoStore
 ) -> None:
