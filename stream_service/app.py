@@ -26,6 +26,7 @@ from stream_service.processes import Processes
 from stream_service.settings import SettingsError
 from stream_service.store import MongoStore
 from stream_service.streams import utc_now
+from stream_service.telemetry.background import watched
 from stream_service.telemetry.history import HISTORY, History
 from stream_service.telemetry.metrics import METRICS, SAMPLER, Metrics, Sampler
 from stream_service.telemetry.outages import OUTAGES, Outages
@@ -108,7 +109,7 @@ def create_app(
         other_digest_key=settings.digest_key_change,
     )
     app[HEALTH] = Health(processes)
-    app[OUTAGES] = Outages(processes.meet, settings.database)
+    app[OUTAGES] = Outages(processes.meet, settings.database, metrics.on_task_failure)
     app[SAMPLER] = sampler = Sampler(store, metrics, lease=lease, clock=clock)
     app[HISTORY] = History(metrics.collect, app[HEALTH].database_answers, sampler.active, clock)
     app.cleanup_ctx.append(_keeping_history)
@@ -152,7 +153,9 @@ async def _closing_store(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _keeping_history(app: web.Application) -> AsyncIterator[None]:
-    keeping = asyncio.create_task(app[HISTORY].keep())
+    keeping = asyncio.create_task(
+        watched("history", app[HISTORY].keep, app[METRICS].on_task_failure)
+    )
     yield
     keeping.cancel()
     with suppress(asyncio.CancelledError):

@@ -49,6 +49,8 @@ WRITE_CONFLICT = 112
 
 _INDEX_PATIENCE_SECONDS = 1.0
 _INDEX_RETRY_SECONDS = 0.5
+INDEX_TROUBLE_SECONDS = 10.0
+"""How long to wait after an unexpected error: each is logged with its traceback."""
 _LEAVE_SECONDS = 0.5
 
 _INDEXES = [
@@ -240,6 +242,10 @@ class Connection:
                         extra={"error": said, **({"hint": error.hint} if error.hint else {})},
                     )
                 await asyncio.sleep(_INDEX_RETRY_SECONDS)
+            except Exception:
+                # A server that answers as none should: the next try may do.
+                log.exception("indexes could not be made, and will be tried again")
+                await asyncio.sleep(INDEX_TROUBLE_SECONDS)
 
     async def _make_indexes(self) -> None:
         for collection, wanted in (

@@ -6,9 +6,9 @@ local BEATS = 20
 local playing, first, last = {}, 1, 0
 local word, sessions, step = nil, 0, 0
 
-local function ask(method, path, session)
-  return method .. " /streams" .. path .. " HTTP/1.1\r\nHost: bench\r\nSession-Id: " .. session ..
-    "\r\nContent-Length: 0\r\n\r\n"
+local function ask(method, path, header)
+  return method .. " /streams" .. path .. " HTTP/1.1\r\nHost: bench\r\n" .. (header or "") ..
+    "Content-Length: 0\r\n\r\n"
 end
 
 function init(args)
@@ -20,22 +20,22 @@ function request()
   step = step % (BEATS + 2) + 1
   if step == 1 then
     sessions = sessions + 1
-    return ask("POST", "", word .. "-" .. sessions)
+    return ask("POST", "", "Session-Id: " .. word .. "-" .. sessions .. "\r\n")
   end
   if step == BEATS + 2 then
     local stream = playing[first]
     playing[first] = nil
     first = first + 1
-    return ask("DELETE", "/" .. stream.id, stream.session)
+    return ask("DELETE", "/" .. stream.id)
   end
   -- Only the younger half beats: no heartbeat is still under way when its stream is stopped.
   local stream = playing[math.random(math.floor((first + last) / 2), last)]
-  return ask("POST", "/" .. stream.id .. "/heartbeat", stream.session)
+  return ask("POST", "/" .. stream.id .. "/heartbeat")
 end
 
 function response(status, headers, body)
   if status == 201 then
     last = last + 1
-    playing[last] = { session = headers["Session-Id"], id = body:match('"lease_id":"([^"]+)"') }
+    playing[last] = { id = body:match('"lease_id":"([^"]+)"') }
   end
 end

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import suppress
 from hashlib import blake2b
 from time import monotonic
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from stream_service.api.digests import Digests
     from stream_service.processes import Processes
     from stream_service.settings import Settings
+
+log = logging.getLogger(__name__)
 
 CHECK_SECONDS = 2.0
 """However many ask, the database is looked at once in so long."""
@@ -69,6 +72,10 @@ class Health:
             self.error = StoreUnavailableError("deadline")
         except StoreUnavailableError as error:
             self.error = error
+        except Exception:
+            # Whatever it is: what cannot be judged is not up, and is looked at again.
+            log.exception("health could not be judged")
+            self.error = StoreUnavailableError("unexpected error")
         else:
             self.error, self.has_served = None, True
 

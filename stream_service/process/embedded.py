@@ -82,6 +82,7 @@ async def embedded_database(directory: Path) -> AsyncIterator[EmbeddedDatabase]:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,
+            umask=0o077,
             # Ctrl-C reaches the whole process group, but the database has to go last.
             start_new_session=True,
             preexec_fn=end_with_parent(),
@@ -98,11 +99,16 @@ async def embedded_database(directory: Path) -> AsyncIterator[EmbeddedDatabase]:
 def _appending(path: Path) -> BinaryIO:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("ab")
+        path.parent.chmod(0o700)
+        return open(path, "ab", opener=_private)
     except FileExistsError:
         raise EmbeddedError(f"--data-dir {path.parent}: is not a directory") from None
     except OSError as error:
         raise EmbeddedError(f"--data-dir {path.parent}: {error.strerror}") from None
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _program() -> str:

@@ -19,12 +19,12 @@ from contextlib import asynccontextmanager
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from stream_service.api.inputs import BODY_DEADLINE_SECONDS, MAX_BODY_BYTES
 from stream_service.api.problems import Problem, framework_problem, internal_error
 from stream_service.process.leftovers import throw_away
-from stream_service.telemetry.request_log import REQUEST_ID_HEADER
+from stream_service.telemetry.request_log import REQUEST_ID_HEADER, SERVER
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -125,6 +125,7 @@ def _past_the_middlewares(problem: Problem, error: BaseException | None) -> web.
     response = problem.response()
     response.headers["Cache-Control"] = "no-store"
     response.headers[REQUEST_ID_HEADER] = request_id
+    response.headers[hdrs.SERVER] = SERVER
     return response
 
 

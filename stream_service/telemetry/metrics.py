@@ -98,6 +98,12 @@ class Metrics(Observer):
             ("limit", "outcome"),
             registry=registry,
         )
+        self._task_failures = Counter(
+            "stream_service_task_failures",
+            "Background tasks that failed unexpectedly and were started again.",
+            ("task",),
+            registry=registry,
+        )
         self._unknown_plans = Counter(
             "stream_service_unknown_plans",
             "Requests whose plan the policy does not have.",
@@ -178,6 +184,10 @@ class Metrics(Observer):
             registry=registry,
             multiprocess_mode="mostrecent",
         ).labels(__version__, platform.python_version()).set(1)
+
+    def on_task_failure(self, task: str) -> None:
+        """Count a background task that failed, and is started again."""
+        self._task_failures.labels(task).inc()
 
     def on_unknown_plan(self) -> None:
         """Count a request whose plan the policy does not have."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from stream_service.streams import StoreUnavailableError
+from stream_service.telemetry.background import watched
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -26,13 +27,20 @@ class Outages:
     An outage is over when a look at it succeeds after `LOOK_SECONDS` in which no request failed.
     """
 
-    def __init__(self, look: Callable[[], Awaitable[None]], database: str) -> None:
+    def __init__(
+        self,
+        look: Callable[[], Awaitable[None]],
+        database: str,
+        on_failure: Callable[[str], None] = lambda _: None,
+    ) -> None:
         """Begin without an outage.
 
         Args:
             look: Raises `StoreUnavailableError` while the database fails what requests do.
             database: Its hosts and name, to be shown.
+            on_failure: Told if the watch itself fails.
         """
+        self._on_failure = on_failure
         self._look = look
         self._database = database
         self._requests = 0
@@ -53,7 +61,9 @@ class Outages:
             if error.hint is not None:
                 about["hint"] = error.hint
             log.warning("database unreachable", extra=about)
-            self._watching = asyncio.create_task(self._until_it_is_over())
+            self._watching = asyncio.create_task(
+                watched("outage", self._until_it_is_over, self._on_failure)
+            )
 
     def close(self) -> None:
         """Stop watching."""

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REQUEST_ID_HEADER = "X-Request-Id"
+SERVER = "stream-service"
+"""In place of the versions of Python and aiohttp, which aiohttp would tell."""
 
 WRITE_EVERY_SECONDS = 0.1
 """How long a line may wait to be written with others: a write costs as much as several lines."""
@@ -73,6 +75,7 @@ def request_log(
         response = await handler(request)
         to_send = response.headers
         to_send[REQUEST_ID_HEADER] = request_id
+        to_send[hdrs.SERVER] = SERVER
         to_send.setdefault(hdrs.CACHE_CONTROL, "no-store")
         resource = request.match_info.route.resource
         route = None if resource is None else resource.canonical

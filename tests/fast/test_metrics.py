@@ -256,6 +256,7 @@ async def test_dashboard_alerts_and_text_name_only_metrics_that_exist(
     await client.get("/health/live")
     client.app[METRICS].on_batch("renew", 1, 0.0)
     client.app[METRICS].on_store_error(StoreUnavailableError("AutoReconnect"))
+    client.app[METRICS].on_task_failure("history")
     client.app[METRICS].on_start(LimitReachedError([Reached("uhd", 1, [])], 1))
     exposed = {name.partition("{")[0] for name in await scrape(client)}
     families = {re.sub("_(total|count|sum|bucket|created)$", "", name) for name in exposed}

@@ -73,6 +73,14 @@ async def test_pages_run_no_script_but_the_services_own_and_cannot_be_framed(
     assert " style=" not in page
 
 
+async def test_no_answer_tells_the_versions_of_what_it_is_made_with(
+    aiohttp_client: AiohttpClient, double_store: MongoStore
+) -> None:
+    client = await aiohttp_client(create_app(Settings(), store=double_store))
+    for path in (*PAGES, "/watch", "/none", "/health", "/static/icon.svg"):
+        assert (await client.get(path)).headers["Server"] == "stream-service", path
+
+
 async def test_files_beside_those_of_the_pages_are_not_served(
     aiohttp_client: AiohttpClient, double_store: MongoStore
 ) -> None:

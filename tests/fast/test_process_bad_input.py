@@ -79,6 +79,7 @@ def test_what_is_not_http_is_refused_as_a_problem(service: Service, request_line
     request = request_line + b"\r\nHost: x\r\nSession-Id: raw\r\nX-Request-Id: mine\r\n\r\n"
     answered, headers, _ = service.exchange(request)
     assert answered == 400
+    assert headers["server"] == "stream-service"
     # By it the line in the log is found.
     logged = service.wait_for(lambda e: e.get("request_id") == headers["x-request-id"])
     assert (logged["event"], logged["status"]) == ("bad request", 400)

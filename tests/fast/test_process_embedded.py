@@ -181,6 +181,16 @@ def test_a_stop_signal_while_the_database_starts_ends_both(tmp_path: Path) -> No
     assert not any("serving" in line for line in service.log)
 
 
+def test_the_data_directory_and_what_is_in_it_are_the_users_alone(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir(mode=0o755)
+    with _embedded(data) as service:
+        service.wait_for(lambda event: event["event"] == "ready")
+        found = [data, *data.rglob("*")]
+        assert len(found) > 3
+        assert [path for path in found if path.stat().st_mode & 0o077] == []
+
+
 def _stubborn_database(directory: Path) -> None:
     """Put a program there that gives no answer, and does not end when it is asked to."""
     program = directory / "stubborn-database"
