@@ -67,6 +67,17 @@ def test_the_kubernetes_manifests_keep_to_their_schemas(manifest: dict[str, Any]
     kubernetes_validate.validate(manifest, desired_version="1.33", strict=True)
 
 
+def test_readiness_asks_no_database_and_a_gateway_may_live_in_another_namespace() -> None:
+    by_kind = {manifest["kind"]: manifest for manifest in MANIFESTS}
+    [container] = by_kind["Deployment"]["spec"]["template"]["spec"]["containers"]
+    # All pods unready at once would leave a gateway without any.
+    assert container["readinessProbe"]["httpGet"]["path"] == "/health/ready"
+    assert container["livenessProbe"]["httpGet"]["path"] == "/health/live"
+    [ingress] = by_kind["NetworkPolicy"]["spec"]["ingress"]
+    [gateway] = [one for one in ingress["from"] if "stream-service-client" in str(one)]
+    assert gateway["namespaceSelector"] == {}
+
+
 def test_the_manifests_find_one_another_by_their_labels() -> None:
     by_kind = {manifest["kind"]: manifest for manifest in MANIFESTS}
     labels = by_kind["Deployment"]["spec"]["template"]["metadata"]["labels"].items()
