@@ -28,6 +28,7 @@ from stream_service.store import MongoStore
 from stream_service.streams import utc_now
 from stream_service.telemetry.background import watched
 from stream_service.telemetry.history import HISTORY, History
+from stream_service.telemetry.logs import OUTPUT
 from stream_service.telemetry.metrics import METRICS, SAMPLER, Metrics, Sampler
 from stream_service.telemetry.outages import OUTAGES, Outages
 from stream_service.telemetry.recent_problems import RECENT, RecentProblems
@@ -65,6 +66,7 @@ def create_app(
     """
     app = web.Application()
     app[METRICS] = metrics = Metrics()
+    OUTPUT.on_dropped = metrics.on_lines_dropped
     app[RECENT] = recent = RecentProblems(clock)
 
     def unavailable(error: StoreUnavailableError) -> None:

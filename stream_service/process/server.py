@@ -6,7 +6,7 @@ import asyncio
 import gc
 import logging
 import signal
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from errno import EADDRINUSE, EADDRNOTAVAIL
 from ipaddress import ip_address
 from socket import (
@@ -113,7 +113,8 @@ async def serve(settings: Settings, *, embedded_in: Path | None = None) -> int:
         if embedded_in is not None:
             limit = settings.stream_limit
             text = _TRY_IT.format(url=url, directory=embedded_in, limit=limit, more=limit + 1)
-            print(text, flush=True)  # noqa: T201
+            with suppress(OSError):  # Whoever started it may not look on.
+                print(text, flush=True)  # noqa: T201
         await stopped.wait()
         if _has_failed(watching):
             hurry.set()

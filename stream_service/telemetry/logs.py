@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
-import sys
 import traceback
+from datetime import UTC, datetime
 
 from pythonjsonlogger.json import JsonFormatter
+
+from stream_service.telemetry.line_writer import LineWriter
 
 
 class _Formatter(JsonFormatter):
@@ -26,9 +29,22 @@ class _Formatter(JsonFormatter):
         return "\n".join(lines)
 
 
+def _dropped(lines: int) -> str:
+    return (
+        f'{{"level": "WARNING", "logger": "{__name__}", "event": "log lines dropped", '
+        f'"lines": {lines}, "time": "{datetime.now(UTC).isoformat(timespec="milliseconds")}"}}\n'
+    )
+
+
+OUTPUT = LineWriter(2, _dropped)
+"""Standard error, for all that the process logs."""
+
+atexit.register(OUTPUT.close)
+
+
 def configure_logging(level: str) -> None:
     """Send every logger's lines, from `level` on, to standard error as JSON."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(OUTPUT)  # type: ignore[arg-type]  # all that it needs of one
     handler.setFormatter(
         _Formatter(
             "{levelname}{name}{message}",

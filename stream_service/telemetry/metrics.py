@@ -104,6 +104,11 @@ class Metrics(Observer):
             ("task",),
             registry=registry,
         )
+        self._dropped_lines = Counter(
+            "stream_service_log_lines_dropped",
+            "Lines of the log that were dropped, because nothing took them.",
+            registry=registry,
+        )
         self._unknown_plans = Counter(
             "stream_service_unknown_plans",
             "Requests whose plan the policy does not have.",
@@ -188,6 +193,10 @@ class Metrics(Observer):
     def on_task_failure(self, task: str) -> None:
         """Count a background task that failed, and is started again."""
         self._task_failures.labels(task).inc()
+
+    def on_lines_dropped(self, lines: int) -> None:
+        """Count lines of the log that could not be written."""
+        self._dropped_lines.inc(lines)
 
     def on_unknown_plan(self) -> None:
         """Count a request whose plan the policy does not have."""

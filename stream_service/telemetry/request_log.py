@@ -6,13 +6,14 @@ import asyncio
 import logging
 import re
 import secrets
-import sys
 from datetime import UTC, datetime
 from itertools import count
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
+
+from stream_service.telemetry.logs import OUTPUT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection
@@ -118,5 +119,4 @@ class _Lines:
     def write(self) -> None:
         if self._lines:
             lines, self._lines = self._lines, []
-            sys.stderr.write("".join(lines))
-            sys.stderr.flush()
+            OUTPUT.write("".join(lines))
