@@ -44,7 +44,7 @@ atexit.register(OUTPUT.close)
 
 def configure_logging(level: str) -> None:
     """Send every logger's lines, from `level` on, to standard error as JSON."""
-    handler = logging.StreamHandler(OUTPUT)  # type: ignore[arg-type]  # all that it needs of one
+    handler = logging.StreamHandler(OUTPUT)
     handler.setFormatter(
         _Formatter(
             "{levelname}{name}{message}",

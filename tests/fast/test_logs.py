@@ -50,6 +50,8 @@ def service(mongo_url: str, mongo: MongoClient[Any]) -> Iterator[Service]:
         GATEWAY_TOKEN=TOKEN,
         LOG_LEVEL="DEBUG",
     ) as service:
+        # Whichever of the tests this worker runs: something is stored.
+        service.ask("POST", "/streams", NAMED)
         yield service
         service.process.terminate()
         service.status()
