@@ -98,6 +98,7 @@ async def demo(  # noqa: PLR0913 - what the command line leaves open
                         film_root=folder,
                         pages=pages,
                         live=live,
+                        lease_seconds=lease_seconds,
                     )
                 )
             ),

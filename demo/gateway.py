@@ -55,6 +55,7 @@ def configure(  # noqa: PLR0913 - what the file leaves open
     pages: Path | None = None,
     origin: str = "https://www.example.com",
     live: bool = True,
+    lease_seconds: int = 60,
 ) -> list[str]:
     """Write the configuration.
 
@@ -67,6 +68,7 @@ def configure(  # noqa: PLR0913 - what the file leaves open
         film_root: The folder in which the folder `film` is.
         pages: Files to be served at `/`, beside a way to the login's own page.
         origin: The other origin that may use the gateway.
+        lease_seconds: The lease; a sixth of it an answer to a player that renews is used again.
         live: Whether a segment asks if its stream is active now, or goes by its token alone.
 
     Returns:
@@ -83,6 +85,7 @@ def configure(  # noqa: PLR0913 - what the file leaves open
         ("/var/cache/nginx/playback", str(folder / "playback")),
         ("/var/log/nginx/stream-gateway.log", str(folder / "access.log")),
         ("root /srv;", f"root {film_root};"),
+        ("proxy_cache_valid 204 10s;", f"proxy_cache_valid 204 {max(1, lease_seconds // 6)}s;"),
         ("https://www.example.com", origin),
     ):
         if old not in site:

@@ -197,6 +197,7 @@ def running_gateway(
             film_root=folder,
             pages=pages or folder / "pages",
             origin=ORIGIN,
+            lease_seconds=lease_seconds,
         )
         nginx = stack.enter_context(listening(port, *command, folder=folder))
         yield Gateway(port, h2_port, nginx, started, folder, start_service, run, database)
