@@ -18,7 +18,7 @@ try:
     from stream_service.process.embedded import EmbeddedError
     from stream_service.process.server import CannotServeError, serve
     from stream_service.settings import Settings, SettingsError, near_misses, variables
-    from stream_service.telemetry.logs import configure_logging
+    from stream_service.telemetry.logs import OUTPUT, configure_logging
     from stream_service.telemetry.tracing import start_tracing
 except ModuleNotFoundError as error:
     sys.exit(
@@ -84,6 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
         start_tracing()
         return asyncio.run(serve(settings, embedded_in=embedded_in))
     except (SettingsError, EmbeddedError, CannotServeError) as error:
+        OUTPUT.close()  # What was logged comes first.
         for line in [*str(error).splitlines(), *unread]:
             print(f"stream-service: {line}", file=sys.stderr)  # noqa: T201
         return 2 if options.check else 1

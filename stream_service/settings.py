@@ -292,6 +292,12 @@ class Settings(BaseSettings):
         description="directory, closed to other users, through which processes share one listening "
         "socket, so that a reload loses no connection",
     )
+    keepalive_seconds: _Number = Field(
+        default=620,
+        ge=1,
+        le=86_400,
+        description="how long an [idle connection](docs/integration.md#the-gateway) is kept",
+    )
     drain_seconds: _Number = Field(
         default=0,
         ge=0,

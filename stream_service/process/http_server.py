@@ -3,9 +3,9 @@
 aiohttp answers by itself, ahead of the application and its middlewares, what it cannot parse (in
 plain text, quoting what was sent) and an `Expect` that cannot be met. Here both are answered with
 problems. And aiohttp reads on, for seconds, in a body that nobody wants; here little of it is read.
-It is done in aiohttp's public names alone, but with three that its documentation does not promise:
-`RequestHandler.handle_error` and `finish_response`, and what `Server.__call__` makes for each
-connection.
+It is done in aiohttp's public names alone, but with four that its documentation does not promise:
+`RequestHandler.handle_error` and `finish_response`, what `Server.__call__` makes for each
+connection, and `BaseSite._server`.
 tests/fast/test_http_server.py fails if a release changes them.
 """
 
@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import sys
 from contextlib import asynccontextmanager
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import hdrs, web
 
@@ -40,22 +41,44 @@ in chunks, each of which costs as much as thousands of bytes."""
 class Connection(web.RequestHandler):
     """One connection, on which errors of aiohttp's own are problems too, and reading has bounds."""
 
-    __slots__ = ()
+    __slots__ = ("_server", "began")
+
+    def __init__(self, server: HttpServer, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._server = server
+        self.began: float | None = None
+        """When the request that is not whole yet began; None between requests."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Have the kernel end the connection of a client that takes nothing off it any more."""
         connection = transport.get_extra_info("socket")
         if hasattr(socket, "TCP_USER_TIMEOUT"):
-            milliseconds = int(self.keepalive_timeout * 1000)
+            milliseconds = int(self._server.unfinished_seconds * 1000)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
         super().connection_made(transport)
+        self.began = asyncio.get_running_loop().time()
+        self._server.make_room(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Remember when a request began."""
+        if self.began is None and self in self._server.idle:
+            self.began = asyncio.get_running_loop().time()
+        super().data_received(data)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Forget it."""
+        self._server.idle.pop(self, None)
+        super().connection_lost(exc)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Send the answer; then end the connection if much of the request's body is to come."""
         if request.content.is_eof() or (request.content_length or sys.maxsize) <= MAX_BODY_BYTES:
-            return await super().finish_response(request, resp, start_time)
+            try:
+                return await super().finish_response(request, resp, start_time)
+            finally:
+                self._server.is_idle(self)
         resp.force_close()
         sent, reset = await super().finish_response(request, resp, start_time)
         if not reset and self.transport is not None:
@@ -90,22 +113,62 @@ class Connection(web.RequestHandler):
 class HttpServer(web.Server):
     """Answers for an application, on connections of the class above."""
 
-    def __init__(self, application: web.Server, **options: Any) -> None:
+    def __init__(
+        self,
+        application: web.Server,
+        *,
+        unfinished_seconds: float,
+        most_connections: int,
+        **options: Any,
+    ) -> None:
         """Make a server.
 
         Args:
             application: The server that aiohttp made for the application.
+            unfinished_seconds: How long a request may take to arrive, without its body.
+            most_connections: Beyond so many, the one that has been idle for longest is closed.
             options: Of each connection, as for `aiohttp.web.AppRunner`.
         """
         self._answer = application.request_handler
         self._options = options
+        self._most_connections = most_connections
+        self.unfinished_seconds = unfinished_seconds
+        self.idle: dict[Connection, None] = {}
+        """On which no request is being answered, the longest first."""
         super().__init__(self._handle, request_factory=application.request_factory)
 
     def __call__(self) -> Connection:
         """Make what asyncio asks for at each new connection."""
         return Connection(self, loop=asyncio.get_running_loop(), **self._options)
 
+    def make_room(self, new: Connection) -> None:
+        """Take a new connection in; if there are too many, close the one that is idle longest."""
+        self.idle[new] = None
+        if len(self.connections) > self._most_connections:
+            self._close(next(iter(self.idle)))
+
+    def is_idle(self, connection: Connection) -> None:
+        """Take note that a request was answered."""
+        if connection.transport is not None:
+            self.idle[connection] = None
+
+    async def close_unfinished(self) -> None:
+        """Close the connections on which a request has begun and does not end, for ever."""
+        while True:
+            await asyncio.sleep(self.unfinished_seconds / 10)
+            since = asyncio.get_running_loop().time() - self.unfinished_seconds
+            for one in [one for one in self.idle if one.began is not None and one.began < since]:
+                self._close(one)
+
+    def _close(self, connection: Connection) -> None:
+        self.idle.pop(connection, None)
+        if connection.transport is not None:
+            connection.transport.close()
+
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        connection = cast("Connection", request.protocol)
+        connection.began = None
+        self.idle.pop(connection, None)
         try:
             return await self._answer(request)
         except web.HTTPExpectationFailed as error:
@@ -129,9 +192,26 @@ def _past_the_middlewares(problem: Problem, error: BaseException | None) -> web.
     return response
 
 
+def let_wait(site: web.BaseSite, connections: int) -> None:
+    """Let so many connections wait to be accepted at a site that has started.
+
+    asyncio takes one figure for this and for how many it accepts at once, each of which would be an
+    error of its own where no file is left.
+    """
+    server = getattr(site, "_server")  # noqa: B009 - as said above: aiohttp tells only addresses
+    for listening in server.sockets:
+        with socket.socket(fileno=os.dup(listening.fileno())) as same:
+            same.listen(connections)
+
+
 @asynccontextmanager
 async def running(
-    app: web.Application, *, idle_seconds: float, grace_seconds: float
+    app: web.Application,
+    *,
+    idle_seconds: float,
+    grace_seconds: float,
+    unfinished_seconds: float = 75.0,
+    most_connections: int = sys.maxsize,
 ) -> AsyncIterator[tuple[web.ServerRunner, HttpServer]]:
     """Start an application, and a server for the sites that are added to the runner.
 
@@ -139,8 +219,10 @@ async def running(
 
     Args:
         app: Not started yet.
-        idle_seconds: How long a connection may stay without a whole request.
+        idle_seconds: How long a connection may stay open between requests.
         grace_seconds: How long requests in flight may take at the end.
+        unfinished_seconds: How long a request may take to arrive, without its body.
+        most_connections: How many connections there may be.
     """
     application = web.AppRunner(app)
     try:
@@ -149,6 +231,8 @@ async def running(
             raise RuntimeError("aiohttp made no server for the application")
         server = HttpServer(
             application.server,
+            unfinished_seconds=unfinished_seconds,
+            most_connections=most_connections,
             access_log=None,
             keepalive_timeout=idle_seconds,
             auto_decompress=False,
@@ -157,9 +241,11 @@ async def running(
         )
         runner = web.ServerRunner(server, shutdown_timeout=grace_seconds)
         await runner.setup()
+        closing = asyncio.create_task(server.close_unfinished())
         try:
             yield runner, server
         finally:
+            closing.cancel()
             await runner.cleanup()
     finally:
         await application.cleanup()

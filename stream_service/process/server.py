@@ -32,8 +32,14 @@ from stream_service.app import create_app
 from stream_service.connection import COMMAND_TIMEOUT
 from stream_service.process.draining import Drain
 from stream_service.process.embedded import EmbeddedDatabase, embedded_database, end_if_sick
-from stream_service.process.http_server import running
+from stream_service.process.http_server import let_wait, running
 from stream_service.process.listener import BACKLOG, SharedListener, shared_listener
+from stream_service.process.open_files import (
+    ACCEPTED_AT_ONCE,
+    LoopErrors,
+    most_connections,
+    raise_limit,
+)
 from stream_service.process.readiness import announce_ready, when_pm2_is_gone
 from stream_service.settings import SettingsError
 from stream_service.streams import StoreUnavailableError
@@ -46,9 +52,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-IDLE_SECONDS = 75.0
-"""How long a connection may stay without a whole request: longer than gateways keep theirs, such
-as nginx with 60 s, or one of them could send into a connection that is just being closed."""
+UNFINISHED_SECONDS = 75.0
+"""How long a request may take to arrive, and a client to take its answer."""
 
 GRACE_SECONDS = 5.0
 """How long requests that are being answered may still take after a signal to stop."""
@@ -87,6 +92,7 @@ async def serve(settings: Settings, *, embedded_in: Path | None = None) -> int:
     """
     stopped, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(LoopErrors())
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, lambda: hurry.set() if stopped.is_set() else stopped.set())
     if settings.node_channel_fd is not None:
@@ -194,10 +200,17 @@ async def _listen(
     stack: AsyncExitStack, settings: Settings, hurry: asyncio.Event, *, embedded: bool
 ) -> tuple[str, asyncio.Future[Any]]:
     """Serve; returns where, and what fails if the process has to end."""
+    limit = raise_limit()
     app = create_app(settings)
     drain = Drain(app)
     runner, server = await stack.enter_async_context(
-        running(app, idle_seconds=IDLE_SECONDS, grace_seconds=GRACE_SECONDS)
+        running(
+            app,
+            idle_seconds=settings.keepalive_seconds,
+            grace_seconds=GRACE_SECONDS,
+            unfinished_seconds=UNFINISHED_SECONDS,
+            most_connections=most_connections(limit),
+        )
     )
     try:
         # The embedded database can lock up when indexes are made of what is being written to.
@@ -248,12 +261,13 @@ async def _start_site(
     shared: SharedListener | None = None
     try:
         if directory is None:
-            site: web.BaseSite = web.TCPSite(runner, host, port, backlog=BACKLOG)
+            site: web.BaseSite = web.TCPSite(runner, host, port, backlog=ACCEPTED_AT_ONCE)
         else:
             shared = await asyncio.to_thread(shared_listener, directory, host, port)
             shared.answer(asyncio.get_running_loop())
-            site = web.SockSite(runner, shared.listener, backlog=BACKLOG)
+            site = web.SockSite(runner, shared.listener, backlog=ACCEPTED_AT_ONCE)
         await site.start()
+        let_wait(site, BACKLOG)
     except OSError as error:
         raise _cannot_serve(settings, error) from None
     return site, shared

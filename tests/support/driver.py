@@ -139,7 +139,7 @@ def change(what: str) -> None:  # noqa: C901, PLR0912 - a table
             shifted = functools.partial(_server.create_app, clock=lambda: utc_now() + ahead)
             _server.create_app = shifted
         case "idle":
-            server.IDLE_SECONDS = float(value)
+            server.UNFINISHED_SECONDS = float(value)
         case "sample":
             metrics.SAMPLE_SECONDS = float(value)
             metrics.SAMPLE_COST = 0
