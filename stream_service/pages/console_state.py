@@ -27,7 +27,7 @@ async def console_state(request: web.Request) -> web.Response:
     await app[SAMPLER].sample()
     figures: dict[str, dict[str, float]] = {"starts": {}, "heartbeats": {}, "ends": {}}
     streams: dict[str, float | None] = {"active": None, "silent": None}
-    for metric in app[METRICS].collect():
+    for metric in await app[METRICS].collect():
         name = metric.name.removeprefix("stream_service_")
         for sample in metric.samples:
             if name in figures and sample.name.endswith("_total"):

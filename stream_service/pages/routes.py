@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from stream_service.api.openapi import openapi_document
 from stream_service.api.representation import encode
@@ -75,5 +75,5 @@ async def _without_slash(request: web.Request) -> web.Response:
 
 async def _metrics(request: web.Request) -> web.Response:
     await request.app[SAMPLER].sample()
-    body = generate_latest(request.app[METRICS].registry())
+    body = await request.app[METRICS].expose()
     return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})

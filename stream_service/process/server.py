@@ -9,6 +9,7 @@ import signal
 from contextlib import AsyncExitStack, suppress
 from errno import EADDRINUSE, EADDRNOTAVAIL
 from ipaddress import ip_address
+from pathlib import Path
 from socket import (
     AF_INET6,
     AI_PASSIVE,
@@ -44,10 +45,9 @@ from stream_service.process.readiness import announce_ready, when_pm2_is_gone
 from stream_service.settings import SettingsError
 from stream_service.streams import StoreUnavailableError
 from stream_service.telemetry.outages import OUTAGES
+from stream_service.telemetry.shared_files import prepare_metrics
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from stream_service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -93,6 +93,8 @@ async def serve(settings: Settings, *, embedded_in: Path | None = None) -> int:
     stopped, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(LoopErrors())
+    if settings.prometheus_multiproc_dir is not None:
+        prepare_metrics(Path(settings.prometheus_multiproc_dir))
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, lambda: hurry.set() if stopped.is_set() else stopped.set())
     if settings.node_channel_fd is not None:

@@ -85,7 +85,7 @@ class History:
 
     def __init__(
         self,
-        collect: Callable[[], Iterable[Metric]],
+        collect: Callable[[], Awaitable[Iterable[Metric]]],
         database_answers: Callable[[], Awaitable[bool]],
         active: Callable[[], float | None],
         clock: Callable[[], datetime],
@@ -108,10 +108,10 @@ class History:
 
     async def keep(self) -> None:
         """Add an entry for each interval, for ever."""
-        before, began = reading(self._collect()), monotonic()
+        before, began = reading(await self._collect()), monotonic()
         while True:
             await asyncio.sleep(INTERVAL_SECONDS - (monotonic() - began) % INTERVAL_SECONDS)
-            now, ended = reading(self._collect()), monotonic()
+            now, ended = reading(await self._collect()), monotonic()
             await self._add(before, now, ended - began)
             before, began = now, ended
 

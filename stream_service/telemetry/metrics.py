@@ -6,6 +6,7 @@ that a heartbeat pays for three additions: bench/README.md has the measurement.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 from time import monotonic
@@ -19,8 +20,8 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    generate_latest,
 )
-from prometheus_client.multiprocess import MultiProcessCollector
 
 from stream_service import __version__
 from stream_service.limiter import Observer, Renewed, Started
@@ -32,6 +33,7 @@ from stream_service.streams import (
     StreamNotFoundError,
     utc_now,
 )
+from stream_service.telemetry.shared_files import SharedCollector
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -280,12 +282,16 @@ class Metrics(Observer):
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return self._registry
         shared = CollectorRegistry()
-        MultiProcessCollector(shared)  # type: ignore[no-untyped-call]
+        SharedCollector(shared)
         return shared
 
-    def collect(self) -> list[Metric]:
-        """Everything, as it is now."""
-        return list(self.registry().collect())
+    async def collect(self) -> list[Metric]:
+        """Everything, as it is now. Files are read off the event loop."""
+        return await asyncio.to_thread(lambda: list(self.registry().collect()))
+
+    async def expose(self) -> bytes:
+        """The same in Prometheus' words."""
+        return await asyncio.to_thread(lambda: generate_latest(self.registry()))
 
 
 class Sampler:

@@ -265,11 +265,11 @@ async def test_dashboard_alerts_and_text_name_only_metrics_that_exist(
     assert named <= exposed | families
 
 
-def test_the_dashboard_shows_every_metric() -> None:
+async def test_the_dashboard_shows_every_metric() -> None:
     dashboard = json.loads((ROOT / "deploy" / "grafana-dashboard.json").read_text())
     shown = " ".join(
         target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())
     )
-    for metric in Metrics().collect():
+    for metric in await Metrics().collect():
         if metric.name.startswith("stream_service_"):
             assert metric.name in shown
