@@ -35,7 +35,14 @@ export interface Problem {
 }
 
 /** The account has as many streams as it may. */
-export interface Refusal extends Problem {
+export interface Refusal extends Problem, ReachedLimit {
+  /** Where several limits are reached: all of them, the most hindering first. */
+  rules?: ReachedLimit[];
+}
+
+export interface ReachedLimit {
+  /** The limit by attribute that is reached; absent: the number of all streams. */
+  rule?: string;
   limit: number;
   active: number;
   streams: PlayingStream[];
