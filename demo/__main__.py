@@ -40,6 +40,13 @@ The demo is ready: {url}
   plays, and take its place from another one. Ctrl-C ends everything."""
 
 
+_POLICY = """\
+[plans.default]
+streams = {limit}
+limits.uhd = {{ when = {{ quality = "uhd" }}, streams = 1 }}
+"""
+
+
 async def demo(  # noqa: PLR0913 - what the command line leaves open
     folder: Path, port: int, *, limit: int, lease_seconds: int, film_seconds: int, live: bool
 ) -> int:
@@ -67,13 +74,15 @@ async def demo(  # noqa: PLR0913 - what the command line leaves open
         shutil.copytree(SITE, pages, dirs_exist_ok=True)
         shutil.copy(HLS, pages)
         token = secrets.token_urlsafe(24)
+        policy = folder / "policy.toml"
+        policy.write_text(_POLICY.format(limit=limit))
         service_port, port = _free_port(), port or _free_port()
         environment = {
             **os.environ,
             "HOST": "127.0.0.1",
             "PORT": str(service_port),
             "GATEWAY_TOKEN": token,
-            "STREAM_LIMIT": str(limit),
+            "POLICY_FILE": str(policy),
             "STREAM_LIMIT_HEADER": "X-Stream-Limit",
             "STREAM_TTL_SECONDS": str(lease_seconds),
             "PLAYBACK_KEYS": str(_key(folder / "playback.pem")),

@@ -15,6 +15,7 @@ MAX_NAME_LENGTH = 40
 
 HOUSEHOLDS = web.AppKey("households", dict[str, str])
 LIMITS = web.AppKey("limits", dict[str, int])
+QUALITIES = web.AppKey("qualities", dict[str, str])
 
 
 def login_app(limits: dict[str, int] | None = None) -> web.Application:
@@ -26,11 +27,13 @@ def login_app(limits: dict[str, int] | None = None) -> web.Application:
     app = web.Application(client_max_size=1024)
     app[HOUSEHOLDS] = {}
     app[LIMITS] = limits or {}
+    app[QUALITIES] = {}
     app.add_routes(
         [
             web.get("/check", _check),
             web.get("/login", _who),
             web.post("/login", _login),
+            web.put("/login", _watch_in),
             web.delete("/login", _logout),
         ]
     )
@@ -49,7 +52,20 @@ async def _check(request: web.Request) -> web.Response:
     headers = {"Account": f"household:{household}"}
     if household in request.app[LIMITS]:
         headers["Account-Limit"] = str(request.app[LIMITS][household])
+    quality = request.app[QUALITIES].get(request.cookies[COOKIE])
+    if quality is not None:
+        headers["Account-Attributes"] = f"quality={quality}"
     return web.Response(status=204, headers=headers)
+
+
+async def _watch_in(request: web.Request) -> web.Response:
+    """What is to be watched next: the company's catalogue says so, never the player."""
+    _household(request)
+    quality = await request.text()
+    if quality not in ("hd", "uhd"):
+        raise web.HTTPBadRequest
+    request.app[QUALITIES][request.cookies[COOKIE]] = quality
+    return web.Response(status=204)
 
 
 async def _who(request: web.Request) -> web.Response:

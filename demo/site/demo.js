@@ -23,7 +23,7 @@ function say(text) {
 function screen(state, text = "") {
   $("screen").dataset.state = state;
   $("curtain").textContent = text;
-  $("play").disabled = state === "playing" || state === "starting";
+  $("play").disabled = $("play-uhd").disabled = state === "playing" || state === "starting";
   $("stop").disabled = state === "idle";
 }
 
@@ -81,7 +81,8 @@ function start(replace) {
     onUnavailable: () => say("The service does not answer. Asking again."),
     onRefused: (refusal) => {
       hide("Too many streams");
-      say(`${refusal.active} of ${refusal.limit} streams play already.`);
+      const kind = refusal.rule === "uhd" ? "streams in UHD" : "streams";
+      say(`${refusal.active} of ${refusal.limit} ${kind} play already.`);
       offer(refusal.streams);
     },
     onEnded: (reason, { replaced_by }) => {
@@ -135,7 +136,10 @@ function offer(streams) {
   $("refused").hidden = false;
 }
 
-$("play").onclick = () => start();
+// What is to be watched is the company's to say; here its login stands for that.
+const watchIn = (quality) => fetchOfBrowser("/login", { method: "PUT", body: quality });
+$("play").onclick = () => watchIn("hd").then(() => start());
+$("play-uhd").onclick = () => watchIn("uhd").then(() => start());
 $("stop").onclick = async () => {
   hide("Press play");
   say("Stopping");

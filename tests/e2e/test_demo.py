@@ -158,6 +158,21 @@ def test_three_tabs_play_and_the_fourth_is_offered_a_place(
         plays_on(tab)
 
 
+def test_of_one_household_one_tab_plays_in_uhd_and_the_second_takes_its_place(
+    household: BrowserContext, url: str
+) -> None:
+    first, second = log_in(household, url, "The Millers"), open_tab(household, url)
+    first.get_by_role("button", name="Play in UHD").click()
+    first.get_by_text("This tab has a stream").wait_for()
+    second.get_by_role("button", name="Play in UHD").click()
+    second.get_by_text("1 of 1 streams in UHD play already.").wait_for()
+    second.get_by_role("button", name="Take this place").click()
+    second.get_by_text("This tab has a stream").wait_for()
+    # Not in UHD there is room for it still.
+    third = open_tab(household, url)
+    press_play(third)
+
+
 def test_a_tab_that_ignores_the_limit_goes_dark_once_its_place_is_taken(
     url: str, household: BrowserContext, screenshot: Callable[[Page, str], None]
 ) -> None:
