@@ -9,6 +9,7 @@ import secrets
 import subprocess
 import sys
 from collections import Counter
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -553,28 +554,82 @@ async def test_25_starts_at_once_under_three_overlapping_limits_are_exact(
                     await limiters[1].start(Start(session, 4, rules))
 
 
+@contextmanager
+def _two_processes(
+    mongo_url: str, mongo: MongoClient[Any], *policies: Path
+) -> Iterator[list[Service]]:
+    """Two processes on one database, each with a policy of its own."""
+    name = f"stream_service_test_{secrets.token_hex(6)}"
+    program = ("-m", "tests.support.driver")
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(
+                Service(
+                    "patient",
+                    program=program,
+                    MONGO_URL=mongo_url,
+                    MONGO_DB=name,
+                    POLICY_FILE=str(policy),
+                )
+            )
+            for policy in policies
+        ]
+    mongo.drop_database(name)
+
+
 @pytest.fixture
 def two_versions(
     mongo_url: str, mongo: MongoClient[Any], tmp_path: Path
 ) -> Iterator[list[Service]]:
     """Two processes: one has the policy, the other the next version of it."""
-    (tmp_path / "old.toml").write_text(POLICY)
-    (tmp_path / "new.toml").write_text(
-        POLICY.replace('quality = "uhd" }\nstreams = 1', 'quality = "uhd" }\nstreams = 2', 1)
-    )
-    name = f"stream_service_test_{secrets.token_hex(6)}"
-    options = {"MONGO_URL": mongo_url, "MONGO_DB": name}
-    program = ("-m", "tests.support.driver")
-    with (
-        Service(
-            "patient", program=program, POLICY_FILE=str(tmp_path / "old.toml"), **options
-        ) as old,
-        Service(
-            "patient", program=program, POLICY_FILE=str(tmp_path / "new.toml"), **options
-        ) as new,
-    ):
-        yield [old, new]
-    mongo.drop_database(name)
+    old, new = tmp_path / "old.toml", tmp_path / "new.toml"
+    old.write_text(POLICY)
+    uhd = 'quality = "uhd" }\nstreams = '
+    new.write_text(POLICY.replace(f"{uhd}1", f"{uhd}2", 1))
+    with _two_processes(mongo_url, mongo, old, new) as services:
+        yield services
+
+
+OVERLAPPING = """
+[plans.default]
+streams = 4
+limits.uhd = { when = { quality = "uhd" }, streams = 1 }
+limits.live = { when = { live = true }, streams = 2 }
+limits.same-title = { each = "title", streams = 2 }
+"""
+LIMITS = {"quality=uhd": 1, "live": 2, 'title="x"': 2}
+
+
+async def test_of_25_starts_at_once_in_two_processes_none_is_one_too_many_and_none_refused_wrongly(
+    mongo_url: str, mongo: MongoClient[Any], tmp_path: Path
+) -> None:
+    (tmp_path / "policy.toml").write_text(OVERLAPPING)
+    luck = random.Random(25)
+    with _two_processes(mongo_url, mongo, *[tmp_path / "policy.toml"] * 2) as services:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as client:
+
+            async def begin(number: int, session: str, attributes: str) -> int:
+                url = f"{services[number % 2].url}/streams"
+                headers = {"Session-Id": session, "Stream-Attributes": attributes}
+                if not attributes:
+                    del headers["Stream-Attributes"]
+                async with client.post(url, headers=headers) as answer:
+                    return answer.status
+
+            for turn in range(6):
+                said = [", ".join(a for a in LIMITS if luck.random() < 0.6) for _ in range(25)]
+                statuses = await asyncio.gather(
+                    *(begin(n, f"s{turn}", attributes) for n, attributes in enumerate(said))
+                )
+                assert set(statuses) <= {201, 409}
+                playing = [a for a, status in zip(said, statuses, strict=True) if status == 201]
+                assert len(playing) <= 4
+                for attribute, limit in LIMITS.items():
+                    assert sum(attribute in one for one in playing) <= limit
+                # What was refused is in the way still, so it was not refused wrongly.
+                for number, attributes in enumerate(said):
+                    if statuses[number] == 409:
+                        assert await begin(number, f"s{turn}", attributes) == 409
 
 
 async def test_two_versions_of_the_policy_side_by_side_keep_the_larger_limit_and_end_no_film(
