@@ -135,27 +135,33 @@ async def test_a_replay_whose_stream_was_stopped_meanwhile_is_a_start_of_its_own
     assert [s.stream_id for s in await limiter.active("s")] == [again.stream.stream_id]
 
 
-async def test_a_heartbeat_that_a_router_missed_and_counted_wrongly_is_sent_again(
-    store: MongoStore, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("returning", [False, True])
+async def test_a_heartbeat_or_return_that_a_router_missed_and_counted_wrongly_is_sent_again(
+    store: MongoStore, monkeypatch: pytest.MonkeyPatch, *, returning: bool
 ) -> None:
-    # As while its chunk moves: the stream is there and active, but was not renewed.
+    # As while its chunk moves: the stream is there and nothing ended it, but was not renewed.
     now = utc_now()
     limiter = Limiter(store, lease=LEASE, clock=lambda: now)
     first, second = [(await limiter.start(Start("s", 3))).stream for _ in range(2)]
-    now += 20 * SECOND
+    now += 2 * LEASE if returning else LEASE / 3
     renew, renewals = store.renew, 0
 
-    async def miss_one(places: Any, *args: Any, **options: Any) -> bool:
+    async def miss_one(places: Any, *args: Any, returning: Any) -> bool:
         nonlocal renewals
         renewals += 1
         if renewals == 1:
-            hit = [place for place in places if place[1] != second.stream_id]
-            await renew(hit, *args, **options)
+            hit, back = [
+                [place for place in of if place[1] != second.stream_id]
+                for of in (places, returning)
+            ]
+            await renew(hit, *args, returning=back)
             return False
-        return await renew(places, *args, **options)
+        return await renew(places, *args, returning=returning)
 
     monkeypatch.setattr(store, "renew", miss_one)
-    await asyncio.gather(*(limiter.heartbeat(s.place) for s in (first, second)))
+    await asyncio.gather(
+        *(limiter.heartbeat(s.place, returning=returning) for s in (first, second))
+    )
 
     assert [s.expires_at for s in await limiter.active("s")] == [now + LEASE] * 2
 
