@@ -87,6 +87,14 @@ def test_any_player_plays_without_a_heartbeat_and_no_outage_ends_it(
         _until(lambda: active() == LIMIT)
         assert start()[0] == 409
 
+        # A pause of two leases lets the slot go, and the film goes on after it.
+        playing[-1].send_signal(signal.SIGSTOP)
+        paused = time.monotonic()
+        _until(lambda: active() == LIMIT - 1)
+        time.sleep(max(0.0, paused + 2 * LEASE_SECONDS - time.monotonic()))
+        playing[-1].send_signal(signal.SIGCONT)
+        _until(lambda: active() == LIMIT)
+
         # No process at all: the gateway goes on with what it knows.
         ended = gateway.services.pop()
         ended.signal(signal.SIGKILL)
