@@ -51,7 +51,7 @@ def service(mongo_url: str, mongo: MongoClient[Any]) -> Iterator[Service]:
         LOG_LEVEL="DEBUG",
     ) as service:
         # Whichever of the tests this worker runs: something is stored.
-        service.ask("POST", "/streams", NAMED)
+        service.ask("POST", "/streams", {**AUTHORIZED, "Session-Id": "s3cret other session"})
         yield service
         service.process.terminate()
         service.status()
