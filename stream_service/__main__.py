@@ -76,6 +76,8 @@ def main(arguments: list[str] | None = None) -> int:
         settings = Settings.from_environment(environment)
         if options.check:
             create_app(settings)
+            for line in unread:
+                print(f"stream-service: {line}", file=sys.stderr)  # noqa: T201
             return 0
         configure_logging(settings.log_level)
         while unread:

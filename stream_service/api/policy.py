@@ -170,6 +170,8 @@ def load_policy(path: Path) -> Policy:
     Raises:
         SettingsError: It cannot be used; a line for each mistake, with its place.
     """
+    if path.exists() and not path.is_file():
+        raise SettingsError("POLICY_FILE names what is no file")  # A pipe would never end.
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
         return Policy.model_validate(table)

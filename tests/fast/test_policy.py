@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import re
 import secrets
@@ -36,7 +37,7 @@ from stream_service.limiter import Limiter, Started
 from stream_service.settings import Settings, SettingsError
 from stream_service.streams import LimitReachedError, Reached, Rule, Stream
 from tests.fast.test_admission import NOW, over, streaming
-from tests.support.processes import ROOT, Service, environment
+from tests.support.processes import PATIENCE_SECONDS, ROOT, Service, environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -415,6 +416,25 @@ def test_check_reads_settings_keys_and_policy_and_says_what_is_wrong(
         )
         assert checked.returncode == status, checked.stderr
         assert (said in checked.stderr) == (status == 2)
+
+
+def test_check_tells_of_names_that_look_misspelt_and_waits_for_no_pipe(tmp_path: Path) -> None:
+    def check(**variables: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "stream_service", "--check"],
+            env=environment(variables),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE_SECONDS,
+        )
+        return done.returncode, done.stderr
+
+    status, said = check(STREAM_LIMT="4")
+    assert (status, "did you mean STREAM_LIMIT?" in said) == (0, True)
+    os.mkfifo(tmp_path / "pipe")
+    status, said = check(POLICY_FILE=str(tmp_path / "pipe"))
+    assert (status, said) == (2, "stream-service: POLICY_FILE names what is no file\n")
 
 
 @pytest.fixture
