@@ -174,6 +174,11 @@ class HttpServer(web.Server):
         except web.HTTPExpectationFailed as error:
             # Raised ahead of the middlewares.
             return _past_the_middlewares(framework_problem(error), error)
+        except UnicodeEncodeError as error:
+            # aiohttp quotes what was expected, and fails where that is no text.
+            if hdrs.EXPECT not in request.headers:
+                raise
+            return _past_the_middlewares(framework_problem(web.HTTPExpectationFailed()), error)
 
 
 def _past_the_middlewares(problem: Problem, error: BaseException | None) -> web.Response:

@@ -202,3 +202,9 @@ def test_a_client_that_goes_away_in_the_middle_of_its_body_starts_nothing(
 def test_a_bad_request_does_not_end_the_service(service: Service) -> None:
     assert service.process.poll() is None
     assert not [event for event in service.events if event["level"] in ("ERROR", "CRITICAL")]
+
+
+def test_an_expectation_that_is_no_text_is_refused_like_any_other(service: Service) -> None:
+    for expected in (b"the impossible", b"\xff\xfe"):
+        request = b"GET /health/live HTTP/1.1\r\nHost: x\r\nExpect: " + expected + b"\r\n\r\n"
+        _refused(service, request, 417)
