@@ -230,6 +230,7 @@ class _Session:
         self._lapsed = [s for s in self._expired.values() if s.ended is None]
         self._occupied = {stream.slot for stream in active}
         self._count = len(active)
+        self._held: dict[str, dict[str, Stream]] = {}
         self._taken: dict[str, set[str]] = {}
         self._victims: set[str] = set()
         self._keys: set[str] = set()
@@ -260,8 +261,7 @@ class _Session:
             return [stream for stream in others if stream.slot not in self._occupied]
         victim = decision.victim if isinstance(decision, TakeOver) else None
         for rule in start.rules:
-            lapsed = {place_number(stream, rule.prefix): stream for stream in others}
-            lapsed.pop(None, None)
+            lapsed = _holders(others, rule.prefix)
             taken = self._taken[rule.prefix]
             if (
                 victim is not None
@@ -303,12 +303,20 @@ class _Session:
         if len(self._active) >= start.slots:
             reached.append(Reached(None, start.limit, self._active))
         for rule in start.rules:
-            holders = [s for s in self._active if place_number(s, rule.prefix) is not None]
+            holders = self._holders(rule.prefix)
             if len(holders) >= _places(rule, start):
-                reached.append(Reached(rule.name, rule.limit, holders))
+                reached.append(Reached(rule.name, rule.limit, list(holders.values())))
         # First where most have to end, then where there are fewest to choose from.
         reached.sort(key=lambda one: (one.limit - len(one.streams), len(one.streams)))
         return reached
+
+    def _holders(self, prefix: str) -> dict[str, Stream]:
+        """Which active stream has which place under a rule, oldest first."""
+        held = self._held.get(prefix)
+        if held is None:
+            held = self._held[prefix] = _holders(self._active, prefix)
+            self._taken[prefix] = set(held)
+        return held
 
     def _replace(self, start: Start, reached: list[Reached]) -> TakeOver | Again | None:
         """What the first choice that finds a stream makes of the start; None if none does."""
@@ -363,10 +371,7 @@ class _Session:
         taking: dict[str, str] = {}
         beyond = []
         for rule in start.rules:
-            taken = self._taken.get(rule.prefix)
-            if taken is None:
-                numbers = (place_number(stream, rule.prefix) for stream in self._active)
-                taken = self._taken[rule.prefix] = {n for n in numbers if n is not None}
+            taken = self._taken[rule.prefix]
             held = taken if victim is None else taken - {place_number(victim, rule.prefix)}
             if len(held) >= _places(rule, start):
                 return None
@@ -377,6 +382,12 @@ class _Session:
             self._taken[prefix].add(number)
         names = tuple(f"{prefix}/{number}" for prefix, number in sorted(taking.items()))
         return Places(names, tuple(beyond))
+
+
+def _holders(streams: Sequence[Stream], prefix: str) -> dict[str, Stream]:
+    """Which of these streams has which place under a rule."""
+    numbers = ((place_number(stream, prefix), stream) for stream in streams)
+    return {number: stream for number, stream in numbers if number is not None}
 
 
 def _places(rule: Rule, start: Start) -> int:
