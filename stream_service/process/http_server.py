@@ -215,8 +215,8 @@ async def running(
     *,
     idle_seconds: float,
     grace_seconds: float,
-    unfinished_seconds: float = 75.0,
-    most_connections: int = sys.maxsize,
+    unfinished_seconds: float,
+    most_connections: int,
 ) -> AsyncIterator[tuple[web.ServerRunner, HttpServer]]:
     """Start an application, and a server for the sites that are added to the runner.
 
@@ -246,11 +246,9 @@ async def running(
         )
         runner = web.ServerRunner(server, shutdown_timeout=grace_seconds)
         await runner.setup()
-        closing = asyncio.create_task(server.close_unfinished())
         try:
             yield runner, server
         finally:
-            closing.cancel()
             await runner.cleanup()
     finally:
         await application.cleanup()

@@ -44,6 +44,8 @@ from stream_service.process.open_files import (
 from stream_service.process.readiness import announce_ready, when_pm2_is_gone
 from stream_service.settings import SettingsError
 from stream_service.streams import StoreUnavailableError
+from stream_service.telemetry.background import watched
+from stream_service.telemetry.metrics import METRICS
 from stream_service.telemetry.outages import OUTAGES
 from stream_service.telemetry.shared_files import prepare_metrics
 
@@ -214,6 +216,10 @@ async def _listen(
             most_connections=most_connections(limit),
         )
     )
+    closing = asyncio.create_task(
+        watched("unfinished requests", server.close_unfinished, app[METRICS].on_task_failure)
+    )
+    stack.callback(closing.cancel)
     try:
         # The embedded database can lock up when indexes are made of what is being written to.
         await app[STORE].prepare(None if embedded else COMMAND_TIMEOUT)

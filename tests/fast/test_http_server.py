@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
 Asked = tuple[HttpServer, asyncio.StreamReader, asyncio.StreamWriter]
 
+OPEN: dict[str, Any] = {"unfinished_seconds": 30, "most_connections": 1000}
+
 
 @asynccontextmanager
 async def _asked(app: web.Application, sent: bytes) -> AsyncIterator[Asked]:
     """A server for the application, and a connection to it on which this was sent."""
-    async with running(app, idle_seconds=30, grace_seconds=30) as (runner, server):
+    async with running(app, idle_seconds=30, grace_seconds=30, **OPEN) as (runner, server):
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         reader, writer = await asyncio.open_connection(*runner.addresses[0][:2])
         writer.write(sent)
@@ -79,7 +81,7 @@ async def test_a_request_in_flight_is_answered_before_the_application_ends() -> 
     app = web.Application()
     app.router.add_get("/", slow)
     app.on_cleanup.append(end)
-    async with running(app, idle_seconds=30, grace_seconds=30) as (runner, _):
+    async with running(app, idle_seconds=30, grace_seconds=30, **OPEN) as (runner, _):
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         reader, writer = await asyncio.open_connection(*runner.addresses[0][:2])
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -103,7 +105,7 @@ async def test_an_application_that_cannot_start_is_ended_all_the_same() -> None:
     app.cleanup_ctx.append(context)
     app.on_startup.append(fail)
     with pytest.raises(LookupError):
-        async with running(app, idle_seconds=30, grace_seconds=30):
+        async with running(app, idle_seconds=30, grace_seconds=30, **OPEN):
             pass
     assert events == ["ended"]
 
