@@ -7,14 +7,13 @@ import contextlib
 import http.client
 import os
 import select
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from pymongo import MongoClient
@@ -23,10 +22,8 @@ from pymongo.errors import OperationFailure
 from stream_service.process import embedded
 from stream_service.process.embedded import EmbeddedError, embedded_database
 from tests.support.database import url_of
+from tests.support.disks import fill, small_disk
 from tests.support.processes import PATIENCE_SECONDS, Service, is_running
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SESSION = {"Session-Id": "lkjlkjely"}
 
@@ -110,29 +107,11 @@ def test_a_database_that_ends_first_ends_the_service_which_says_so(tmp_path: Pat
     assert ended["level"] == "CRITICAL"
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of its own, on which the database has room to begin."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)]
-    if (
-        shutil.which("mount") is None
-        or subprocess.run(mount, check=False, capture_output=True).returncode
-    ):
-        pytest.skip("a small disk can be mounted by root alone")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
-
-
-def test_on_a_full_disk_health_is_down_and_the_service_ends_and_says_why(small_disk: Path) -> None:
-    with _embedded(small_disk) as service:
+def test_on_a_full_disk_health_is_down_and_the_service_ends_and_says_why(tmp_path: Path) -> None:
+    # The database has room to begin.
+    with small_disk(tmp_path, "24m") as disk, _embedded(disk) as service:
         service.wait_for(lambda event: event["event"] == "ready")
-        fill = os.open(small_disk / "fill", os.O_WRONLY | os.O_CREAT)
-        with contextlib.suppress(OSError):
-            while True:
-                os.write(fill, bytes(65536))
-        os.close(fill)
+        fill(disk)
         # The database's journal has some MB left, which others write full.
         [database] = service.children
         command = Path(f"/proc/{database}/cmdline").read_bytes().decode().split("\0")

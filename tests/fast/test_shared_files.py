@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
-import subprocess
-import sys
 from collections import Counter
 from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
-import pytest
-
+from tests.support.disks import fill, small_disk
 from tests.support.processes import PATIENCE_SECONDS, Service
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -74,33 +68,15 @@ def test_files_that_are_empty_cut_or_nonsense_are_left_out_and_told_once(
     )
 
 
-@pytest.fixture
-def full_disk(tmp_path: Path) -> Iterator[Path]:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
-    if (
-        sys.platform != "linux"
-        or shutil.which("mount") is None
-        or subprocess.run(mount, check=False, capture_output=True).returncode
-    ):
-        pytest.skip("a small disk can be mounted by root alone")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
-
-
 def test_without_room_on_the_disk_a_process_counts_for_itself_and_serves(
-    mongo_url: str, database: str, full_disk: Path
+    mongo_url: str, database: str, tmp_path: Path
 ) -> None:
-    fill = os.open(full_disk / "fill", os.O_WRONLY | os.O_CREAT)
-    with contextlib.suppress(OSError):
-        while True:
-            os.write(fill, bytes(4096))
-    os.close(fill)
-    with Service(
-        MONGO_URL=mongo_url, MONGO_DB=database, PROMETHEUS_MULTIPROC_DIR=str(full_disk)
-    ) as service:
-        _ask(service, 4)
-        assert _scrape(service)[LIVE] == 4
-        [told] = [e for e in service.events if "no room" in e["event"]]
-        assert told["level"] == "WARNING"
+    with small_disk(tmp_path, "1m") as disk:
+        fill(disk)
+        with Service(
+            MONGO_URL=mongo_url, MONGO_DB=database, PROMETHEUS_MULTIPROC_DIR=str(disk)
+        ) as service:
+            _ask(service, 4)
+            assert _scrape(service)[LIVE] == 4
+            [told] = [e for e in service.events if "no room" in e["event"]]
+            assert told["level"] == "WARNING"
