@@ -158,11 +158,6 @@ class Policy(_Table):
             )
         return self
 
-    @property
-    def limits(self) -> frozenset[str]:
-        """The names of all limits of all plans."""
-        return frozenset(name for plan in self.plans.values() for name in plan.limits)
-
 
 def load_policy(path: Path) -> Policy:
     """Read and check the file.

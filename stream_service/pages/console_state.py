@@ -13,6 +13,7 @@ from stream_service.streams import utc_now
 from stream_service.telemetry.history import HISTORY, INTERVAL_SECONDS, WINDOW_SECONDS
 from stream_service.telemetry.metrics import METRICS, SAMPLER
 from stream_service.telemetry.recent_problems import RECENT
+from stream_service.telemetry.shared_files import VARIABLE
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -44,7 +45,7 @@ async def console_state(request: web.Request) -> web.Response:
             "version": __version__,
             "process": processes.id,
             "started_at": timestamp(_STARTED_AT),
-            "scope": "directory" if "PROMETHEUS_MULTIPROC_DIR" in os.environ else "process",
+            "scope": "directory" if VARIABLE in os.environ else "process",
             "now": timestamp(utc_now()),
             "limit": app[SETTINGS].stream_limit,
             "enforce": app[SETTINGS].enforce,

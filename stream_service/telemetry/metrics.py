@@ -33,7 +33,7 @@ from stream_service.streams import (
     StreamNotFoundError,
     utc_now,
 )
-from stream_service.telemetry.shared_files import SharedCollector
+from stream_service.telemetry.shared_files import VARIABLE, SharedCollector
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -279,7 +279,7 @@ class Metrics(Observer):
 
     def registry(self) -> CollectorRegistry:
         """What to expose: of all processes that share PROMETHEUS_MULTIPROC_DIR, if it is set."""
-        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        if VARIABLE not in os.environ:
             return self._registry
         shared = CollectorRegistry()
         SharedCollector(shared)

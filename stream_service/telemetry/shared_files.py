@@ -35,7 +35,7 @@ RESERVED = {"counter": 1 << 18, "histogram": 1 << 22, "gauge_mostrecent": 1 << 1
 """Bytes for the metrics of one process by kind: some times what all routes and statuses take."""
 
 _DEAD = "dead"
-_BROKEN = (OSError, RuntimeError, ValueError, struct.error, json.JSONDecodeError)
+_BROKEN = (OSError, RuntimeError, ValueError, struct.error)
 
 
 def prepare_metrics(directory: Path) -> None:
