@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urldefrag, urljoin
 
 import pytest
+import yaml
 
 from stream_service.api.health import HEALTH
 from stream_service.api.openapi import openapi_document
@@ -72,6 +73,20 @@ async def test_every_link_of_every_page_leads_somewhere(client: Client) -> None:
                 assert (await client.get(target)).status == 200, (path, link)
             elif fragment and target != "/console":
                 assert fragment in pages[target].ids, (path, link)
+
+
+async def test_each_alert_leads_to_its_paragraph_of_the_served_runbook(client: Client) -> None:
+    groups = yaml.safe_load((ROOT / "deploy" / "alerts.yml").read_text())["groups"]
+    alerts = [rule for group in groups for rule in group["rules"] if "alert" in rule]
+    runbook = await page_of(client, "/docs/operations")
+    for alert in alerts:
+        url, anchor = urldefrag(alert["annotations"]["runbook_url"])
+        # Where compose.yaml, which takes the rules as they are, has the service.
+        assert url == "http://127.0.0.1:8080/docs/operations"
+        assert anchor == alert["alert"].lower()
+        assert anchor in runbook.ids
+    compose = yaml.safe_load((ROOT / "compose.yaml").read_text())
+    assert compose["services"]["nginx"]["ports"] == ["127.0.0.1:8080:80"]
 
 
 async def test_a_guide_leads_to_the_pages_of_the_service_that_serves_it(client: Client) -> None:
