@@ -9,6 +9,7 @@
     expires_at   the stream is active if and only if this lies in the future; not indexed
     forget_at    bears the TTL index; never before expires_at + max(retention, TOLERATED_SKEW)
     ended        absent, "stopped" or "expired"
+    ended_by     random; tells of several commands that end it at once which one did
     tombstones   [{id, reason}]: how the slot's earlier streams ended
     confirmed    counts replays that were made durable; absent if none
 
@@ -77,10 +78,10 @@ def renewing(until: datetime, retention: timedelta) -> dict[str, Any]:
     return {"$max": {"expires_at": until, "forget_at": forget_at(until, retention)}}
 
 
-def stopping(stream_id: str, now: datetime) -> dict[str, Any]:
+def stopping(stream_id: str, now: datetime, ended_by: bytes) -> dict[str, Any]:
     """The update that ends this stream and lets go of its places."""
     return {
-        "$set": {"ended": "stopped"},
+        "$set": {"ended": "stopped", "ended_by": ended_by},
         # Never forward: of a stream that lapsed long ago, `forget_at` may be near.
         "$min": {"expires_at": now - TOLERATED_SKEW},
         "$unset": {"places": ""},
@@ -88,8 +89,14 @@ def stopping(stream_id: str, now: datetime) -> dict[str, Any]:
     }
 
 
-CLOSING: dict[str, Any] = {"$set": {"ended": "expired"}, "$unset": {"places": ""}}
-"""The update that ends a stream whose lease is over, and lets go of its places."""
+def lapsed(now: datetime) -> dict[str, Any]:
+    """What a stream must be for a command to find that its lease is over, and nothing more."""
+    return {"expires_at": {"$lte": now}, **NOT_ENDED}
+
+
+def expiring(ended_by: bytes) -> dict[str, Any]:
+    """The update that ends a stream whose lease is over for good, and lets go of its places."""
+    return {"$set": {"ended": "expired", "ended_by": ended_by}, "$unset": {"places": ""}}
 
 
 def holding(stream: Stream, retention: timedelta) -> dict[str, Any]:
@@ -104,7 +111,11 @@ def holding(stream: Stream, retention: timedelta) -> dict[str, Any]:
             "forget_at": forget_at(stream.expires_at, retention),
             **{name: value for name, value in fields.items() if value is not None},
         },
-        "$unset": {"ended": "", **{name: "" for name, value in fields.items() if value is None}},
+        "$unset": {
+            "ended": "",
+            "ended_by": "",
+            **{name: "" for name, value in fields.items() if value is None},
+        },
     }
 
 
@@ -124,5 +135,6 @@ def stream_of(document: dict[str, Any]) -> Stream:
         **{name: document.get(name) for name in _OPTIONAL},
         places=tuple(document.get("places", ())),
         ended=document.get("ended"),
+        ended_by=document.get("ended_by"),
         tombstones=tuple(Tombstone(t["id"], t["reason"]) for t in document.get("tombstones", ())),
     )

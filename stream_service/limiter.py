@@ -30,11 +30,12 @@ from stream_service.admission import (
     plan,
 )
 from stream_service.group_commit import AGAIN, Again, GroupCommit, late
-from stream_service.store import Change, Close, Confirm, Put
+from stream_service.store import Change, Confirm, Put
 from stream_service.streams import (
     KeyReusedError,
     LimitReachedError,
     Place,
+    Reason,
     Stream,
     StreamEndedError,
     StreamNotFoundError,
@@ -73,6 +74,30 @@ LABEL_BYTES = 16 * 1024 * 1024
 
 _LABEL_OVERHEAD_BYTES = 510
 """What a label in memory costs beside its text: key, strings and entry, by `tracemalloc`."""
+
+
+Ender = Literal["player", "account", "operator"]
+"""Who stops a stream: who holds its lease, the gateway for the account, or an operator."""
+
+
+class End(NamedTuple):
+    """The end of a stream, told once, by whichever process ended it for good.
+
+    Attributes:
+        stream: As it was.
+        reason: What ended it. One that was stopped after its lease was over had expired.
+        at: When that was done or found, in UTC.
+        last_heartbeat_at: When its lease was renewed for the last time, or began.
+        by: Who stopped it, or found by stopping it that it had expired; else None.
+        replaced_by: Id of the stream that took its slot over, or None.
+    """
+
+    stream: Stream
+    reason: Reason
+    at: datetime
+    last_heartbeat_at: datetime
+    by: Ender | None = None
+    replaced_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +176,8 @@ class Observer:
     def on_heartbeat(self, outcome: Renewed | Exception, times: int = 1) -> None:
         """So many heartbeats renewed their streams, or ended with this exception."""
 
-    def on_stop(self, streams: int) -> None:
-        """A stop ended this many streams that were active until then."""
+    def on_end(self, end: End) -> None:
+        """A stream ended, or was found to have expired."""
 
     def on_batch(self, kind: str, size: int, waited_seconds: float) -> None:
         """A batch of requests shared one command.
@@ -222,7 +247,7 @@ class Limiter:
             max_waiting=MANY_WAITING,
             observe=group("heartbeats"),
         )
-        self._stop: GroupCommit[Place, bool] = GroupCommit(
+        self._stop: GroupCommit[Place, End | None] = GroupCommit(
             self._stop_batch, account=_session, observe=group("stop")
         )
         self._list: GroupCommit[str, list[Stream]] = GroupCommit(
@@ -345,8 +370,12 @@ class Limiter:
             self._observer.on_heartbeat(renewed, len(outcomes) - len(over))
         return outcomes
 
-    async def stop(self, place: Place) -> bool:
+    async def stop(self, place: Place, *, by: Ender = "account") -> bool:
         """End a stream; one that is over already stays as it ended.
+
+        Args:
+            place: Of the stream.
+            by: Who ends it.
 
         Returns:
             Whether it was active until now.
@@ -354,14 +383,16 @@ class Limiter:
         Raises:
             StreamNotFoundError: It was never known to this session, or it has been forgotten.
         """
-        was_active = await self._stop(place)
-        self._observer.on_stop(int(was_active))
-        return was_active
+        return self._stopped([await self._stop(place)], by) > 0
 
-    async def stop_all(self, session: str) -> int:
+    async def stop_all(self, session: str, *, by: Ender = "account") -> int:
         """End the streams that a session has now; one that starts meanwhile may stay.
 
         Those whose lease has run out are ended too, so that none of them comes back.
+
+        Args:
+            session: Digest of the session id.
+            by: Who ends them.
 
         Returns:
             How many this ended that were active.
@@ -373,8 +404,14 @@ class Limiter:
                 stopped = await asyncio.gather(*map(self._stop, places))
         except TimeoutError:
             raise late(self._list.answered + self._stop.answered - answered) from None
-        self._observer.on_stop(sum(stopped))
-        return sum(stopped)
+        return self._stopped(stopped, by)
+
+    def _stopped(self, ends: Sequence[End | None], by: Ender) -> int:
+        """Tell of the streams that a request ended; returns how many were active."""
+        told = [end._replace(by=by) for end in ends if end is not None]
+        for end in told:
+            self._observer.on_end(end)
+        return sum(end.reason == "stopped" for end in told)
 
     async def forget(self, session: str) -> int:
         """Delete what is stored of a session, but for streams that are active.
@@ -432,16 +469,37 @@ class Limiter:
                     outcomes[index] = _started(start, self._stream(start, slot, now), active)
                 case CloseFirst(lapsed):
                     closing.update((stream.place, stream) for stream in lapsed)
-        changes.extend(map(Close, closing.values()))
+        # A start that has something closed looks again in any case.
+        await self._expire(closing, now)
         if changes:
             made = await self._store.write(changes, now)
-            # A start that had something closed looks again in any case.
-            for (index, started), was_made in zip(gains, made, strict=False):
+            self._tell_of_ends(changes, made, now)
+            for (index, started), was_made in zip(gains, made, strict=True):
                 if was_made:
                     outcomes[index] = started
                     if self._labels is not None:
                         self._labels[started.stream.place] = started.stream.content or ""
         return outcomes
+
+    def _tell_of_ends(self, changes: Sequence[Change], made: Sequence[bool], now: datetime) -> None:
+        for change, was_made in zip(changes, made, strict=True):
+            match change:
+                case Put(stream, victim) if was_made and victim is not None:
+                    end = self._end(victim, "replaced", now)
+                    self._observer.on_end(end._replace(replaced_by=stream.stream_id))
+                case Put(expired=expired) if was_made and expired and expired.ended is None:
+                    self._observer.on_end(self._end(expired, "expired", now))
+
+    async def _expire(
+        self, lapsed: dict[Place, Stream], now: datetime, *, durable: bool = True
+    ) -> None:
+        if not lapsed:
+            return
+        for place in await self._store.expire(lapsed, now, durable=durable):
+            self._observer.on_end(self._end(lapsed[place], "expired", now))
+
+    def _end(self, stream: Stream, reason: Reason, now: datetime) -> End:
+        return End(stream, reason, now, stream.expires_at - self._lease)
 
     async def _decide(self, starts: Sequence[Start], now: datetime) -> list[Decision]:
         by_session: dict[str, list[int]] = {}
@@ -521,6 +579,15 @@ class Limiter:
         else:
             known, unknown = {}, set(places)
         holders = await self._store.slots(unknown) if unknown else {}
+        lapsed = {
+            place: holder
+            for place, holder in holders.items()
+            if holder.place == place and holder.ended is None
+            if not holder.is_active(now) and place not in returning
+        }
+        # Their players are told that they are over, so that is what they are. It need not be
+        # durable, and so, beside a database without a majority, the others are still renewed.
+        await self._expire(lapsed, now, durable=False)
         outcomes: list[Renewed | Exception | Again] = []
         for place in places:
             content, ends = known.get(place), until
@@ -543,7 +610,7 @@ class Limiter:
             outcomes.append(Renewed(*place, ends, content or None))
         return outcomes
 
-    async def _stop_batch(self, places: Sequence[Place]) -> list[bool | Exception]:
+    async def _stop_batch(self, places: Sequence[Place]) -> list[End | Exception | None]:
         """Two commands: what is there, and the end of what nothing has ended yet."""
         now = self._clock()
         holders = await self._store.slots(set(places))
@@ -552,21 +619,21 @@ class Limiter:
             for place, holder in holders.items()
             if holder.place == place and holder.ended is None
         }
-        active = {place for place, holder in there.items() if holder.is_active(now)}
-        if there:
-            # Who ends one of them at the same moment in another process is told the same of it.
-            await self._store.end(there, now)
-        outcomes: list[bool | Exception] = []
+        # Of several who end one of them at the same moment, here or elsewhere, one is told so.
+        ended = await self._store.end(there, now) if there else set()
+        outcomes: list[End | Exception | None] = []
         for place in places:
             holder = holders.get(place)
             if holder is None or (
                 holder.place != place and holder.reason_of(place.stream_id) is None
             ):
                 outcomes.append(StreamNotFoundError())
+            elif place in ended:
+                ended.discard(place)
+                reason: Reason = "stopped" if holder.is_active(now) else "expired"
+                outcomes.append(self._end(holder, reason, now))
             else:
-                # Of several who ask for one stream, the first is told that it was active.
-                outcomes.append(place in active)
-                active.discard(place)
+                outcomes.append(None)
         return outcomes
 
     async def _list_batch(self, sessions: Sequence[str]) -> list[list[Stream]]:
@@ -588,9 +655,7 @@ class Limiter:
                 raise StreamEndedError("stopped")
             if holder.ended is None and (or_lapsed or holder.is_active(now)):
                 return holder
-            # What fetches a film goes on asking: that is one end, found many times.
-            silent_for = None if or_lapsed else now - (holder.expires_at - self._lease)
-            raise StreamEndedError("expired", silent_for=silent_for)
+            raise StreamEndedError("expired")
         reason = None if holder is None else holder.reason_of(stream_id)
         if reason is not None:
             raise StreamEndedError(reason, holder if reason == "replaced" else None)

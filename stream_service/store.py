@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from random import randrange
+from secrets import token_bytes
 from typing import TYPE_CHECKING, Any
 
 from pymongo import UpdateOne
@@ -47,6 +48,7 @@ _GROWTH = 16
 """How much larger the next share is at most."""
 
 _NEVER_USED = Place("", "0-")
+_MARK_BYTES = 8
 _DIGEST_DIGITS = 12
 _DIGESTS = 16**_DIGEST_DIGITS
 _ALL_IN_FIRST_BATCH = 100_000
@@ -61,6 +63,7 @@ class Put:
         victim: The active stream whose slot it takes over; None claims a free slot.
         if_unchanged: Whether a victim that was renewed since it was read keeps its slot.
         expired: Of a claim: the stream whose lease ran out in this slot, to be remembered; or None.
+            If the slot holds anything else by then, it is not claimed.
     """
 
     stream: Stream
@@ -82,14 +85,7 @@ class Confirm:
     stream: Stream
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
-    """End a stream whose lease is over for good, and free its places."""
-
-    stream: Stream
-
-
-Change = Put | Confirm | Close
+Change = Put | Confirm
 
 
 class MongoStore:
@@ -210,7 +206,7 @@ class MongoStore:
         """Make changes to slots, each on its own condition, in one command.
 
         A claim succeeds if its slot is free at `now`, a take-over if its victim is still active
-        there, a confirmation if its stream is, and a closing if its stream's lease is over.
+        there, and a confirmation if its stream is.
 
         The database says which claims failed. Of the other changes it counts those made and does
         not say which: if any was not, a second command asks what their slots hold now.
@@ -252,16 +248,14 @@ class MongoStore:
             case Confirm():
                 where |= {"stream_id": stream.stream_id, **documents.active(now)}
                 return UpdateOne(where, {"$inc": {"confirmed": 1}})
-            case Close():
-                where |= {"stream_id": stream.stream_id}
-                where |= {"expires_at": {"$lte": now}, "ended": None}
-                return UpdateOne(where, documents.CLOSING)
             case Put(victim=victim, if_unchanged=if_unchanged, expired=expired):
                 update = documents.holding(stream, self._retention)
                 if victim is None:
+                    where["expires_at"] = {"$lte": now}
                     if expired is not None:
+                        where |= {"stream_id": expired.stream_id, "ended": expired.ended}
                         update |= documents.remembering(expired.stream_id, "expired")
-                    return UpdateOne({**where, "expires_at": {"$lte": now}}, update, upsert=True)
+                    return UpdateOne(where, update, upsert=True)
                 update |= documents.remembering(victim.stream_id, "replaced")
                 where |= {"stream_id": victim.stream_id, **documents.active(now)}
                 if if_unchanged:
@@ -299,12 +293,15 @@ class MongoStore:
             (lapsed_too, documents.NOT_ENDED),
         ):
             if these:
-                matched += await self._renew(these, state, until)
+                update = documents.renewing(until, self._retention)
+                matched += await self._update(these, state, update, durable=False)
         return matched == len(beating) + len(lapsed_too)
 
-    async def _renew(self, places: set[Place], state: dict[str, Any], until: datetime) -> int:
-        """Renew those that are in this state; returns how many they were."""
-        update = documents.renewing(until, self._retention)
+    async def _update(
+        self, places: set[Place], state: dict[str, Any], update: dict[str, Any], *, durable: bool
+    ) -> int:
+        """Update those that are in this state; returns how many they were."""
+        streams = self._streams if durable else self._connection.renewals
         if self._connection.is_router:
             # A router sends an update of many to several shards without their versions: while a
             # chunk moves, it may miss a document or count one twice. With the whole shard key each
@@ -314,8 +311,7 @@ class MongoStore:
                 for place in sorted(places, key=id_of)
             ]
             with translated_errors():
-                renewed = await self._connection.renewals.bulk_write(statements, ordered=False)
-            return renewed.matched_count
+                return (await streams.bulk_write(statements, ordered=False)).matched_count
         # One update for all matches every session with every stream that is named. A stream id is
         # the digest of a secret, so a stream of another session is named by who holds its lease or
         # its token.
@@ -325,21 +321,57 @@ class MongoStore:
             **state,
         }
         with translated_errors():
-            done = await self._connection.renewals.update_many(where, update)
-        return done.matched_count
+            return (await streams.update_many(where, update)).matched_count
 
-    async def end(self, places: Collection[Place], now: datetime) -> None:
-        """Stop those that nothing has ended yet, active or lapsed, leaving tombstones."""
+    async def end(self, places: Collection[Place], now: datetime) -> set[Place]:
+        """Stop those that nothing has ended yet, active or lapsed, leaving tombstones.
+
+        Returns:
+            Those that this ended, and nobody else at the same moment.
+        """
         await self._connection.ready()
+        mark = token_bytes(_MARK_BYTES)
         operations = [
             UpdateOne(
                 {**_at(place), "stream_id": place.stream_id, **documents.NOT_ENDED},
-                documents.stopping(place.stream_id, now),
+                documents.stopping(place.stream_id, now, mark),
             )
             for place in sorted(set(places), key=id_of)
         ]
         with translated_errors():
-            await self._streams.bulk_write(operations, ordered=False)
+            done = await self._streams.bulk_write(operations, ordered=False)
+        return await self._marked(set(places), done.matched_count, mark)
+
+    async def expire(
+        self, places: Collection[Place], now: datetime, *, durable: bool = True
+    ) -> set[Place]:
+        """End for good those whose lease is over, and free their places.
+
+        Args:
+            places: Of the streams.
+            now: The time.
+            durable: Whether no failover may undo it.
+
+        Returns:
+            Those that this ended, and nobody else at the same moment.
+        """
+        await self._connection.ready()
+        these, mark = set(places), token_bytes(_MARK_BYTES)
+        matched = await self._update(
+            these, documents.lapsed(now), documents.expiring(mark), durable=durable
+        )
+        return await self._marked(these, matched, mark)
+
+    async def _marked(self, places: set[Place], matched: int, mark: bytes) -> set[Place]:
+        """Which of these bear the mark of a command that matched so many of them."""
+        if matched in (0, len(places)):
+            return places if matched else set()
+        held = await self.slots(places)
+        return {
+            place
+            for place, holder in held.items()
+            if holder.place == place and holder.ended_by == mark
+        }
 
     async def forget(self, session: str, now: datetime) -> int:
         """Delete the slots of this session in which nothing is active; returns how many."""
@@ -394,8 +426,7 @@ def _slice_of_sessions(share: float) -> tuple[dict[str, Any], float]:
 
 def _shows(holder: Stream | None, change: Change, now: datetime) -> bool:
     """Whether what a slot holds shows that this change, which is no claim, was made."""
-    # Whoever has a stream closed looks again in any case.
-    if holder is None or holder.place != change.stream.place or isinstance(change, Close):
+    if holder is None or holder.place != change.stream.place:
         return False
     return holder.ended is None and holder.is_active(now)
 

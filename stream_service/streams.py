@@ -8,10 +8,7 @@ from base64 import urlsafe_b64encode
 from datetime import UTC, datetime
 from hashlib import blake2b
 from time import time_ns
-from typing import TYPE_CHECKING, Literal, NamedTuple
-
-if TYPE_CHECKING:
-    from datetime import timedelta
+from typing import Literal, NamedTuple
 
 Reason = Literal["stopped", "expired", "replaced"]
 Ended = Literal["stopped", "expired"]
@@ -60,6 +57,7 @@ class Stream(NamedTuple):
         salt: Random value from which, with that key, the lease's secret is made; or None.
         ended: What ended it for good: a stop, or a start that found its lease over and made sure
             that no late heartbeat brings it back. None: its lease alone says whether it is active.
+        ended_by: Random; tells which command ended it for good. None: nothing has.
         tombstones: How the streams that had this slot before ended, the latest last.
     """
 
@@ -74,6 +72,7 @@ class Stream(NamedTuple):
     fingerprint: str | None = None
     salt: str | None = None
     ended: Ended | None = None
+    ended_by: bytes | None = None
     tombstones: tuple[Tombstone, ...] = ()
 
     @property
@@ -209,20 +208,12 @@ class StreamEndedError(Exception):
     Attributes:
         reason: Why.
         replaced_by: The stream that took its slot over, when `reason` is "replaced".
-        silent_for: Time since its last heartbeat, when `reason` is "expired".
     """
 
-    def __init__(
-        self,
-        reason: Reason,
-        replaced_by: Stream | None = None,
-        *,
-        silent_for: timedelta | None = None,
-    ) -> None:
+    def __init__(self, reason: Reason, replaced_by: Stream | None = None) -> None:
         super().__init__(f"the stream is over: {reason}")
         self.reason = reason
         self.replaced_by = replaced_by
-        self.silent_for = silent_for
 
 
 class StoreUnavailableError(Exception):

@@ -32,10 +32,10 @@ from stream_service.api.representation import (
     json_response,
     timestamp,
 )
-from stream_service.streams import LimitReachedError
+from stream_service.streams import LimitReachedError, is_stream_id
 
 if TYPE_CHECKING:
-    from stream_service.limiter import Started
+    from stream_service.limiter import Ender, Started
 
 
 audit = logging.getLogger("stream_service.audit")
@@ -96,9 +96,9 @@ async def stop(request: web.Request) -> web.Response:
 
     The body is not looked at: `navigator.sendBeacon` sends what it likes.
     """
-    place = stream_of(request)
-    was_active = await request.app[LIMITER].stop(place)
-    if opened_by(request, request.app[SETTINGS]) == "operator":
+    place, by = stream_of(request), _ender(request)
+    was_active = await request.app[LIMITER].stop(place, by=by)
+    if by == "operator":
         _audit(request, place.session, "one", ended=int(was_active))
     return web.Response(status=204)
 
@@ -109,11 +109,18 @@ async def stop_all(request: web.Request) -> web.Response:
     if forget and opened_by(request, request.app[SETTINGS]) != "operator":
         raise Problem(403, "operators-only", "Operators only", "forget=1 needs OPERATOR_TOKEN.")
     limiter = request.app[LIMITER]
-    answer = {"ended": await limiter.stop_all(session)}
+    answer = {"ended": await limiter.stop_all(session, by=_ender(request))}
     _audit(request, session, "all", ended=answer["ended"])
     if forget:
         answer["forgotten"] = await limiter.forget(session)
     return json_response(answer)
+
+
+def _ender(request: web.Request) -> Ender:
+    if opened_by(request, request.app[SETTINGS]) == "operator":
+        return "operator"
+    lease_id = request.match_info.get("stream_id")
+    return "account" if lease_id is None or is_stream_id(lease_id) else "player"
 
 
 def _audit(request: web.Request, session: str, which: str, *, ended: int) -> None:

@@ -24,7 +24,7 @@ from prometheus_client import (
 )
 
 from stream_service import __version__
-from stream_service.limiter import Observer, Renewed, Started
+from stream_service.limiter import End, Observer, Renewed, Started
 from stream_service.streams import (
     KeyReusedError,
     LimitReachedError,
@@ -137,16 +137,16 @@ class Metrics(Observer):
         self._heartbeat_unavailable = heartbeats.labels("unavailable")
         ends = Counter(
             "stream_service_ends",
-            "Streams that ended: stopped and replaced by a request, expired as found by a late "
-            "heartbeat.",
+            "Streams that ended: stopped and replaced by a request, expired as found by the next "
+            "that concerned them.",
             ("reason",),
             registry=registry,
         )
         self._ends = {reason: ends.labels(reason) for reason in ("stopped", "expired", "replaced")}
         self._ghost_release = Histogram(
             "stream_service_ghost_release_seconds",
-            "Time from the last heartbeat of an expired stream until a late heartbeat found it "
-            "over.",
+            "Time from the last heartbeat of an expired stream until a late one, a stop or a start "
+            "found it over.",
             buckets=_RELEASES,
             registry=registry,
         )
@@ -230,7 +230,6 @@ class Metrics(Observer):
                     self._limits.labels(rule, "would_refuse").inc()
                 if stream.replaced is not None:
                     self._replacing.inc()
-                    self._ends["replaced"].inc()
                 else:
                     self._admitted[spared].inc()
             case LimitReachedError(reached=reached, active=active):
@@ -249,19 +248,18 @@ class Metrics(Observer):
         match outcome:
             case Renewed():
                 self._renewed.inc(times)
-            case StreamEndedError(reason=reason, silent_for=silent_for):
+            case StreamEndedError(reason=reason):
                 self._ended[reason].inc()
-                if silent_for is not None:
-                    self._ends["expired"].inc()
-                    self._ghost_release.observe(silent_for.total_seconds())
             case StreamNotFoundError():
                 self._unknown.inc()
             case StoreUnavailableError():
                 self._heartbeat_unavailable.inc(times)
 
-    def on_stop(self, streams: int) -> None:
-        """Count the streams that a stop ended."""
-        self._ends["stopped"].inc(streams)
+    def on_end(self, end: End) -> None:
+        """Count a stream that ended."""
+        self._ends[end.reason].inc()
+        if end.reason == "expired":
+            self._ghost_release.observe((end.at - end.last_heartbeat_at).total_seconds())
 
     def on_batch(self, kind: str, size: int, waited_seconds: float) -> None:
         """Count a batch."""

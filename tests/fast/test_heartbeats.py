@@ -54,14 +54,14 @@ def _token(started: Any) -> dict[str, str]:
 
 
 async def test_each_is_renewed_and_told_in_order_whatever_becomes_of_the_others(api: Api) -> None:
-    playing, fetched, stopped, replaced, lapsed = [
-        await api.started(session=name) for name in "abcde"
+    playing, fetched, stopped, replaced, lapsed, late = [
+        await api.started(session=name) for name in "abcdef"
     ]
     await api.ask("DELETE", f"/streams/{stopped['lease_id']}", session=None)
     await api.started(session="d", replace=replaced["stream_id"])
     api.clock.move_on(TTL)
-    late = await _many(api, _lease(playing), _token(fetched), _lease(lapsed))
-    assert [result.get("problem", {}).get("reason") for result in late] == [
+    told = await _many(api, _lease(late), _token(fetched), _lease(lapsed))
+    assert [result.get("problem", {}).get("reason") for result in told] == [
         "expired",
         None,
         "expired",

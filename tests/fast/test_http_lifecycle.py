@@ -273,7 +273,14 @@ async def test_a_stream_without_heartbeats_has_expired_and_a_late_one_does_not_r
     assert told["reason"] == "expired"
     assert "replaced_by" not in told
     assert await api.playing() == []
-    # A stop ends what has lapsed too: else the next fetch of the film would bring it back.
+    # It was told so, and stays so.
+    assert (await api.ask("DELETE", _path(stream))).status == 204
+    assert (await _ended(api, stream))["reason"] == "expired"
+
+
+async def test_a_stop_ends_what_has_lapsed_so_that_no_fetch_brings_it_back(api: Api) -> None:
+    stream = await api.started()
+    api.clock.move_on(60)
     assert (await api.ask("DELETE", _path(stream))).status == 204
     assert (await _ended(api, stream))["reason"] == "stopped"
 

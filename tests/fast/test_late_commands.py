@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stream_service.store import Close, Confirm, MongoStore, Put
+from stream_service.store import Confirm, MongoStore, Put
 from stream_service.streams import Stream, key_place, new_secret, stream_id_of, token_of, utc_now
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ async def stopped_and_its_slot_used_and_stopped(store: MongoStore, stream: Strea
 
 async def lapsed_and_closed(store: MongoStore, stream: Stream) -> None:
     now = stream.expires_at
-    assert await store.write([Close(stream)], now) == [True]
+    assert await store.expire([stream.place], now) == {stream.place}
 
 
 OVER = [
@@ -106,7 +106,7 @@ async def a_confirmation(store: MongoStore, stream: Stream, now: datetime) -> bo
 
 
 async def a_closing(store: MongoStore, stream: Stream, now: datetime) -> bool:
-    return await store.write([Close(stream)], now) == [True]
+    return bool(await store.expire([stream.place], now))
 
 
 COMMANDS = [

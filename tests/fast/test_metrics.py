@@ -126,6 +126,22 @@ async def test_heartbeats_and_ends_are_counted_by_what_became_of_them(
     assert values["stream_service_ghost_release_seconds_sum"] == 75
 
 
+async def test_a_stream_that_expired_counts_once_whoever_finds_it(
+    client: Client, clock: Clock
+) -> None:
+    by_heartbeat, by_stop, _by_start = [await start(client) for _ in range(3)]
+    clock.pass_seconds(100)
+    for _ in range(2):
+        assert await beat(client, by_heartbeat) == 410
+        await client.delete(f"/streams/{by_stop['stream_id']}", headers=VIEWER)
+    for _ in range(3):
+        await start(client)
+    values = await scrape(client)
+    assert values['stream_service_ends_total{reason="expired"}'] == 3
+    assert values['stream_service_ends_total{reason="stopped"}'] == 0
+    assert values["stream_service_ghost_release_seconds_sum"] == 300
+
+
 async def test_a_stop_of_all_counts_each_stream_that_it_ended(client: Client) -> None:
     for _ in range(3):
         await start(client)

@@ -505,14 +505,10 @@ async def test_a_fetch_renews_the_lease_and_nothing_else_of_a_check_does(fetched
     assert len(await fetched.playing()) == 1
 
 
-async def test_a_fetch_brings_back_a_stream_whose_lease_ran_out_and_a_heartbeat_does_not(
-    fetched: Api,
-) -> None:
+async def test_a_fetch_brings_back_a_stream_whose_lease_ran_out(fetched: Api) -> None:
     started = await fetched.started()
     beat = f"/streams/{started['lease_id']}/heartbeat"
     fetched.clock.move_on(2 * TTL)
-    late = await fetched.ask("POST", beat)
-    assert (late.status, late.body["reason"]) == (410, "expired")
     assert await _reason(fetched, started["playback_token"], path=f"{CHECK}?live=1") == "expired"
     assert await fetched.playing() == []
 
@@ -520,6 +516,19 @@ async def test_a_fetch_brings_back_a_stream_whose_lease_ran_out_and_a_heartbeat_
 
     assert (await _ends_at(fetched)).keys() == {started["stream_id"]}
     assert (await fetched.ask("POST", beat)).status == 200
+
+
+async def test_a_player_that_was_told_by_a_late_heartbeat_that_it_is_over_is_not_brought_back(
+    fetched: Api,
+) -> None:
+    started = await fetched.started()
+    fetched.clock.move_on(2 * TTL)
+    late = await fetched.ask("POST", f"/streams/{started['lease_id']}/heartbeat")
+    assert (late.status, late.body["reason"]) == (410, "expired")
+
+    # It starts anew, and what it still fetches with the old token must not take a second slot.
+    assert await _reason(fetched, started["playback_token"], path=RENEW) == "expired"
+    assert await fetched.playing() == []
 
 
 async def test_a_fetch_never_brings_back_what_was_ended_or_lost_its_slot(fetched: Api) -> None:

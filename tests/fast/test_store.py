@@ -19,7 +19,6 @@ from stream_service.documents import FORGET_STEP, REMEMBERED_PER_SLOT, TOLERATED
 from stream_service.limiter import Limiter
 from stream_service.store import (
     Change,
-    Close,
     Confirm,
     MongoStore,
     Put,
@@ -93,7 +92,7 @@ def places(*streams: Stream) -> list[Place]:
 async def holder_of(store: MongoStore, stream: Stream) -> Stream | None:
     """What the slot of this stream holds now, but for what it remembers of those before."""
     holder = (await store.slots(places(stream))).get(stream.place)
-    return holder and holder._replace(tombstones=())
+    return holder and holder._replace(tombstones=(), ended_by=None)
 
 
 async def active(store: MongoStore, session: str = "s", now: datetime = NOW) -> list[Stream]:
@@ -386,7 +385,8 @@ async def test_an_end_touches_only_the_stream_that_it_names(store: MongoStore) -
     closed, victim, playing = streaming(0, at=NOW - LEASE), streaming(1), streaming(2)
     await put(store, closed, victim, playing)
     successor = in_place_of(victim)
-    await store.write([Put(successor, victim), Close(closed)], NOW)
+    await store.write([Put(successor, victim)], NOW)
+    await store.expire(places(closed), NOW)
 
     for other in (closed, victim, playing._replace(session="other")):
         await store.end(places(other), NOW)
@@ -413,7 +413,8 @@ async def test_a_renewal_of_those_that_return_spares_what_is_over_for_good(
     ] + [streaming(5)]
     await put(store, lapsed, beating, victim, closed, stopped, playing)
     successor = streaming(2)
-    await store.write([Put(successor, expired=victim), Close(closed)], NOW)
+    await store.write([Put(successor, expired=victim)], NOW)
+    await store.expire(places(closed), NOW)
     await store.end(places(stopped), NOW)
     until = NOW + LEASE / 2
 
@@ -446,7 +447,7 @@ async def test_a_lapsed_stream_that_was_closed_is_renewed_by_nobody_and_its_key_
     again = streaming(1, key="k")
     assert await store.write([Put(again)], NOW) == [False]
 
-    assert await store.write([Close(lapsed)], NOW) == [True]
+    assert await store.expire(places(lapsed), NOW) == {lapsed.place}
 
     # Sent in time, and carried out only now.
     sent = NOW - SECOND
@@ -459,6 +460,36 @@ async def test_a_lapsed_stream_that_was_closed_is_renewed_by_nobody_and_its_key_
     assert await holder_of(store, lapsed) == in_its_slot
 
 
+async def test_of_several_that_end_a_stream_at_once_one_is_told_that_it_did(
+    connect: Callable[..., MongoStore],
+) -> None:
+    stores = [connect(), connect()]
+    for _ in range(20):
+        session = new_secret().hex()
+        playing = [streaming(slot, session) for slot in range(6)]
+        lapsed = [streaming(slot, session, at=NOW - LEASE) for slot in range(6, 12)]
+        await put(stores[0], *playing, *lapsed)
+
+        ended = await asyncio.gather(
+            *(store.end(places(*playing, *lapsed[:3]), NOW) for store in stores),
+            *(store.expire(places(*lapsed), NOW) for store in stores),
+        )
+
+        told = [place for places_ended in ended for place in places_ended]
+        assert sorted(told) == sorted(places(*playing, *lapsed))
+
+
+async def test_a_claim_is_of_the_slot_as_it_was_seen(store: MongoStore) -> None:
+    lapsed = streaming(0, at=NOW - 3 * LEASE)
+    await put(store, lapsed)
+    await store.expire(places(lapsed), NOW - SECOND)
+
+    # Seen before it was closed: what found it first has told of it.
+    assert await store.write([Put(streaming(0), expired=lapsed)], NOW) == [False]
+    closed = lapsed._replace(ended="expired")
+    assert await store.write([Put(streaming(0), expired=closed)], NOW) == [True]
+
+
 async def test_a_stream_is_not_closed_while_it_is_active_nor_when_its_slot_has_another(
     store: MongoStore,
 ) -> None:
@@ -468,8 +499,7 @@ async def test_a_stream_is_not_closed_while_it_is_active_nor_when_its_slot_has_a
     successor = streaming(1, key="l")
     await put(store, successor)
 
-    assert await store.write([Close(playing)], NOW) == [False]
-    assert await store.write([Close(lapsed)], NOW) == [False]
+    assert await store.expire(places(playing, lapsed), NOW) == set()
 
     assert await active(store) == [playing, successor]
 
@@ -496,13 +526,12 @@ async def test_every_kind_of_change_shares_one_command_with_the_others(
     commands: Commands, wire_store: MongoStore
 ) -> None:
     playing, victim = streaming(0), streaming(1)
-    lapsed = streaming(2, at=NOW - LEASE)
-    await put(wire_store, playing, victim, lapsed)
+    await put(wire_store, playing, victim)
     commands.sent.clear()
 
     changes: list[Change] = [Confirm(playing), Put(in_place_of(victim), victim)]
-    changes += [Close(lapsed), Put(streaming(3))]
-    assert await wire_store.write(changes, NOW) == [True] * 4
+    changes += [Put(streaming(3))]
+    assert await wire_store.write(changes, NOW) == [True] * 3
 
     assert [name for name, _ in commands.sent] == ["update"]
 
@@ -539,7 +568,8 @@ async def test_a_read_shows_what_is_over_as_over_as_long_as_it_is_there(
         tombstones=(Tombstone(stopped.stream_id, "stopped"),),
     )
     assert views.keys() == {"s"}
-    assert sorted(views["s"], key=lambda stream: stream.slot) == [lapsed, tombstone, playing]
+    held = [stream._replace(ended_by=None) for stream in views["s"]]
+    assert sorted(held, key=lambda stream: stream.slot) == [lapsed, tombstone, playing]
     assert await active(store) == [playing]
     assert await active(store, now=NOW + LEASE) == []
 
@@ -696,7 +726,7 @@ async def each_verb(store: MongoStore) -> None:
     await holder_of(store, stream)
     await store.write([Confirm(stream)], NOW)
     await store.end(places(stream), NOW)
-    await store.write([Close(stream)], NOW)
+    await store.expire(places(stream), NOW)
 
 
 async def test_a_server_without_retryable_writes_serves_every_verb(
