@@ -14,6 +14,7 @@ RUN python3 -m venv --without-pip venv \
     && /tmp/pip/bin/python -m pip --python venv/bin/python install --quiet --no-compile \
         --only-binary :all: --require-hashes --requirement requirements/serve.txt
 COPY stream_service stream_service
+COPY docs stream_service/docs
 COPY client/stream-client.js client/stream-client.tv.js /tmp/
 # The player client is a link to where its npm package has it: here it becomes a file. And byte code
 # that does not depend on the time of the build, for a file system that cannot be written.

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from stream_service.pages.guides import GUIDES, PICTURES
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -186,7 +188,7 @@ def test_no_compiler_and_no_installer_is_left(inside: Path) -> None:
     }
     assert "python3" in found
     assert not found & {"cc", "gcc", "c++", "g++", "ld", "as", "make", "rustc", "go", "pip", "pip3"}
-    # The tests, the documents and the history stay outside.
+    # The tests and the history stay outside.
     assert {path.name for path in (inside / "srv").iterdir()} == {"stream_service", "venv"}
 
 
@@ -206,6 +208,12 @@ def test_it_serves_from_a_file_system_that_cannot_be_written_and_ends_on_a_signa
         request = urllib.request.Request(url + "/watch", headers={"Session-Id": "me"})
         with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
             assert answer.status == 200
+        for path in (
+            *(f"/docs/{name}" for name in GUIDES),
+            *(f"/static/{name}" for name in PICTURES),
+        ):
+            with urllib.request.urlopen(url + path, timeout=PATIENCE_SECONDS) as answer:
+                assert answer.status == 200
         # The image's own check, asked where this one listens.
         _, *check = described["Healthcheck"]["Test"]
         port = url.rpartition(":")[2]
