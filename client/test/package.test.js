@@ -82,6 +82,25 @@ test("the build for old engines is made of the client, and has the syntax of 201
   parse(kept, { ecmaVersion: 2015, sourceType: "script" });
 });
 
+test("the first example of the README tells each end in words that are true of it", async () => {
+  const [, example] = (await read("README.md")).match(/```js\n(.*?)```/s);
+  let options;
+  let said;
+  const page = {
+    play: (given) => ((options = given), {}),
+    video: { play() {}, pause() {} },
+    tell: (text) => (said = text),
+    stopButton: {},
+    tooManyDevices() {},
+  };
+  new Function(...Object.keys(page), example.replace(/^import .*$/m, ""))(...Object.values(page));
+  const told = (...end) => (options.onEnded(...end), said);
+  assert.equal(told("replaced", { replaced_by: { device: "TV" } }), "Now playing on TV");
+  assert.equal(told("replaced", { replaced_by: { device: null } }), "Now playing on another device");
+  assert.doesNotMatch(told("rejected", new Error("HTTP 401")), /press play/i);
+  for (const reason of ["stopped", "paused", "unreachable"]) assert.match(told(reason, {}), /press play/i);
+});
+
 test("it is one file without imports", async () => {
   assert.doesNotMatch(await read("stream-client.js"), /^\s*import\b|\bimport\(/m);
 });

@@ -87,11 +87,14 @@ function start(replace) {
     },
     onEnded: (reason, { replaced_by }) => {
       if (!obeys()) return;
-      hide(reason === "replaced" ? `Now playing on ${replaced_by.device}` : "Over");
-      say(`This stream is over: ${reason}.`);
+      const rejected = reason === "rejected"; // nothing started
+      hide(rejected ? "Log in again" : replaced_by ? `Now playing on ${nameOf(replaced_by)}` : "Over");
+      say(rejected ? "Nobody is logged in any more." : `This stream is over: ${reason}.`);
     },
   });
 }
+
+const nameOf = ({ device }) => device ?? "another device";
 
 function held(stream, text) {
   token = stream.playback_token ?? "";
@@ -125,7 +128,7 @@ function offer(streams) {
     ...streams.map((stream) => {
       const item = document.createElement("li");
       const since = new Date(stream.started_at).toLocaleTimeString();
-      item.append(`${stream.device}: ${stream.content}, since ${since}`);
+      item.append(`${nameOf(stream)}: ${stream.content ?? "a film"}, since ${since}`);
       const button = document.createElement("button");
       button.textContent = "Take this place";
       button.onclick = () => start(stream.stream_id);

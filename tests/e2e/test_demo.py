@@ -271,6 +271,30 @@ def test_who_is_signed_out_everywhere_ends_at_the_next_heartbeat_without_a_login
             context.close()
 
 
+def test_a_place_taken_by_no_named_device_and_a_lost_login_are_told_in_words(
+    folder: Path, tmp_path: Path, household: BrowserContext
+) -> None:
+    (tmp_path / "film").symlink_to(folder / "film")
+    take = """async () => {
+      const { streams } = await (await fetch("/streams")).json();
+      const body = JSON.stringify({ replace: streams[0].stream_id });
+      const headers = { "Content-Type": "application/json" };
+      return (await fetch("/streams", { method: "POST", headers, body })).status;
+    }"""
+    options = ("--limit", "1", "--lease-seconds", str(LEASE_SECONDS))
+    with running(tmp_path, *options) as url:
+        page = log_in(household, url, "The Blacks")
+        press_play(page)
+        assert page.evaluate(take) == 201
+        page.get_by_text("Now playing on another device").wait_for()
+        refused(page)
+        page.get_by_text("another device: a film, since").wait_for()
+        household.clear_cookies()
+        page.get_by_role("button", name="Play", exact=True).click()
+        page.get_by_text("Log in again").wait_for()
+        assert page.locator("#status").inner_text() == "Nobody is logged in any more."
+
+
 def test_by_the_lease_alone_a_player_without_heartbeats_goes_dark_too(
     folder: Path, tmp_path: Path, browser: Browser
 ) -> None:
