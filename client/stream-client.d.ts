@@ -81,6 +81,8 @@ export interface PlayOptions {
   device?: string;
   /** What is played, as other devices are shown it; cut to 200 characters. */
   content?: string;
+  /** What it plays on, for the operator's figures: `web 3.4.1`. One that the service would refuse is not sent. */
+  platform?: string;
   /** Names this device, so that `same-device` finds its stream: opaque, 1 to 128 characters. Default:
    * a random one that is kept in the browser's `localStorage`; `false` sends none. */
   deviceId?: string | false;

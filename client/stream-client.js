@@ -24,6 +24,7 @@ const LONGEST_ANSWER = 2 ** 20; // bytes; a refusal with a hundred long names ha
 const LONGEST_TIMER = 2 ** 31 - 1; // milliseconds; beyond it, timers fire at once
 const [LONGEST_LABEL, LONGEST_DEVICE_ID] = [200, 128]; // characters
 const [MOST_CHOICES, MOST_ABANDONED] = [8, 4];
+const PLATFORM = /^(?=.{1,40}$)[\w.+-]+( [\w.+-]+)?$/; // as the service takes it
 const DEVICE_ID = "stream-service.device-id";
 const ABANDONED = "stream-service.abandoned";
 const PROBLEM = "urn:stream-service:problem:";
@@ -125,10 +126,11 @@ class Playing {
   }
 
   #describe(first) {
-    const { device, content, replace } = this.#options;
+    const { device, content, platform, replace } = this.#options;
     const body = {
       device: fit(device, LONGEST_LABEL),
       content: fit(content, LONGEST_LABEL),
+      platform: PLATFORM.exec(platform ?? "")?.[0],
       device_id: this.#deviceId,
     };
     if (!first) return body; // a stream that resumes takes no other's place

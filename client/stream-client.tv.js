@@ -89,6 +89,7 @@ var StreamService = (() => {
   var LONGEST_TIMER = __pow(2, 31) - 1;
   var [LONGEST_LABEL, LONGEST_DEVICE_ID] = [200, 128];
   var [MOST_CHOICES, MOST_ABANDONED] = [8, 4];
+  var PLATFORM = /^(?=.{1,40}$)[\w.+-]+( [\w.+-]+)?$/;
   var DEVICE_ID = "stream-service.device-id";
   var ABANDONED = "stream-service.abandoned";
   var PROBLEM = "urn:stream-service:problem:";
@@ -249,10 +250,12 @@ var StreamService = (() => {
     });
   };
   describe_fn = function(first) {
-    const { device, content, replace } = __privateGet(this, _options);
+    var _a;
+    const { device, content, platform, replace } = __privateGet(this, _options);
     const body = {
       device: fit(device, LONGEST_LABEL),
       content: fit(content, LONGEST_LABEL),
+      platform: (_a = PLATFORM.exec(platform != null ? platform : "")) == null ? void 0 : _a[0],
       device_id: __privateGet(this, _deviceId)
     };
     if (!first) return body;

@@ -71,6 +71,7 @@ class Start:
             stream loses its place by "oldest" or "stalest", and only the slots are an end.
         device: Label for lists and refusals, or None.
         content: Label for lists and refusals, or None.
+        platform: What it plays on, or None.
         device_id: Digest of the id of the device that asks, or None.
         replace: Whose place it would take: stream ids, "same-device", "oldest" and "stalest". The
             first that finds a stream acts, the last two find one only where no slot is left. Of
@@ -90,6 +91,7 @@ class Start:
     enforced: bool = True
     device: str | None = None
     content: str | None = None
+    platform: str | None = None
     device_id: str | None = None
     replace: tuple[str, ...] = ()
     idempotency_key: str | None = None

@@ -65,7 +65,7 @@ def create_app(
             used.
     """
     app = web.Application()
-    app[METRICS] = metrics = Metrics()
+    app[METRICS] = metrics = Metrics(settings.platforms)
     OUTPUT.on_dropped = metrics.on_lines_dropped
     app[RECENT] = recent = RecentProblems(clock)
 

@@ -170,7 +170,7 @@ class Observer:
     raise.
     """
 
-    def on_start(self, outcome: Started | Exception) -> None:
+    def on_start(self, start: Start, outcome: Started | Exception) -> None:
         """A start was admitted, or ended with this exception."""
 
     def on_heartbeat(self, outcome: Renewed | Exception, times: int = 1) -> None:
@@ -292,9 +292,9 @@ class Limiter:
                 await self._store.prepare()
             started = await self._start(start)
         except Exception as error:
-            self._observer.on_start(error)
+            self._observer.on_start(start, error)
             raise
-        self._observer.on_start(started)
+        self._observer.on_start(start, started)
         return started
 
     async def active(self, session: str) -> list[Stream]:
@@ -527,6 +527,7 @@ class Limiter:
             expires_at=now + self._lease,
             device=start.device,
             content=start.content,
+            platform=start.platform,
             device_id=start.device_id,
             places=(*start.places, *places.names),
             fingerprint=start.fingerprint,

@@ -186,6 +186,10 @@ _FilmUrl = Annotated[
         "https://cdn.example/film/{playback_token}/index.m3u8",
     ),
 ]
+_Platform = Annotated[
+    str,
+    _matching(r"[a-z0-9._+-]{1,32}", "names of a-z 0-9 . _ + - with one comma between two of them"),
+]
 _LogLevel = Annotated[
     Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_capitals)
 ]
@@ -227,7 +231,7 @@ class Settings(BaseSettings):
     )
     enforce: _Switch = Field(
         default=True,
-        description="0 refuses no start, but counts those that would have been refused: "
+        description="0 only counts what would be refused: "
         "[shadow mode](docs/operations.md#shadow-mode)",
     )
     stream_ttl_seconds: _Number = Field(
@@ -245,8 +249,7 @@ class Settings(BaseSettings):
     )
     stream_limit_header: _Header | None = Field(
         default=None,
-        description="header in which the gateway sends this account's own limit (a plan), "
-        f"0 to {MAX_LIMIT}",
+        description=f"header with the account's own limit, 0 to {MAX_LIMIT}, from the gateway",
     )
     policy_file: Path | None = Field(
         default=None,
@@ -289,8 +292,8 @@ class Settings(BaseSettings):
     )
     listener_dir: Path | None = Field(
         default=None,
-        description="directory, closed to other users, through which processes share one listening "
-        "socket, so that a reload loses no connection",
+        description="directory, closed to other users, through which processes share one socket: a "
+        "reload loses no connection",
     )
     keepalive_seconds: _Number = Field(
         default=620,
@@ -303,6 +306,10 @@ class Settings(BaseSettings):
         ge=0,
         le=3600,
         description="how long open connections are still served after a signal to stop",
+    )
+    platforms: Annotated[tuple[_Platform, ...], BeforeValidator(_parts)] = Field(
+        default=(),
+        description="[platforms](docs/operations.md#metrics) to be told apart, as in `web,ios`",
     )
     log_level: _LogLevel = Field(default="INFO", description="the least level that is logged")
     prometheus_multiproc_dir: Annotated[str, AfterValidator(_writable)] | None = Field(

@@ -380,8 +380,8 @@ class MongoStore:
             where = {"session": session, "expires_at": {"$lte": now}}
             return (await self._streams.delete_many(where)).deleted_count
 
-    async def count(self, *after: datetime) -> list[int]:
-        """How many streams of all sessions have a lease that runs beyond each of these times.
+    async def count(self, now: datetime) -> int:
+        """How many streams of all sessions are active.
 
         Exact as long as the collection has no more than `COUNTED_AT_MOST` documents. Of more, those
         in a slice of the sessions are counted, and say what all are: digests are spread evenly. The
@@ -402,11 +402,21 @@ class MongoStore:
                 self._share = min(1.0, share * _GROWTH, wanted)
                 if share == 1 or size > COUNTED_AT_MOST / 3:
                     break
-            counts = [
-                await self._streams.count_documents({**where, "expires_at": {"$gt": time}})
-                for time in after
-            ]
-        return [round(count / share) for count in counts]
+            where["expires_at"] = {"$gt": now}
+            return round(await self._streams.count_documents(where) / share)
+
+    async def silent(self, now: datetime, before: datetime) -> dict[str | None, int]:
+        """How many active streams have a lease that is over before then, by platform.
+
+        Looks at as large a share of all as the next `count` does.
+        """
+        await self._connection.ready()
+        where, share = _slice_of_sessions(self._share)
+        where["expires_at"] = {"$gt": now, "$lte": before}
+        counted = [{"$match": where}, {"$group": {"_id": "$platform", "streams": {"$sum": 1}}}]
+        with translated_errors():
+            groups = await self._streams.aggregate(counted).to_list(None)
+        return {group["_id"]: round(group["streams"] / share) for group in groups}
 
 
 def _at(place: Place) -> dict[str, Any]:

@@ -50,6 +50,7 @@ class Stream(NamedTuple):
         expires_at: UTC, whole milliseconds. The stream is active while this lies in the future.
         device: Label that the client gave, or None.
         content: Label that the client gave, or None.
+        platform: What it plays on, `<name>` or `<name> <version>`, or None.
         device_id: Digest of the id of the device that started it, or None.
         places: What it holds beside its slot: `key/<digest>`, the idempotency key of its start, and
             one numbered place under each further limit, `<prefix>/<number>`.
@@ -67,6 +68,7 @@ class Stream(NamedTuple):
     expires_at: datetime
     device: str | None = None
     content: str | None = None
+    platform: str | None = None
     device_id: str | None = None
     places: tuple[str, ...] = ()
     fingerprint: str | None = None

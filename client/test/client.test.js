@@ -421,6 +421,17 @@ on_a_page("an app may name the device itself, or not at all", async (world) => {
   assert.deepEqual(world.requests.map(({ body }) => body.device_id), ["set-top box 7", undefined]);
 });
 
+on_a_page("the platform is sent, unless the service would refuse the start for it", async (world) => {
+  world.network = service();
+  const platforms = ["web 3.4.1", "tizen", "web  3", "web 3 beta", "x".repeat(41), "", null];
+  for (const platform of platforms) world.play({ platform });
+  await world.pass(10);
+  assert.deepEqual(
+    world.requests.map(({ body }) => body.platform),
+    ["web 3.4.1", "tizen", ...Array(5).fill(undefined)],
+  );
+});
+
 on_a_page("a list of choices is sent as it is", async (world) => {
   world.network = service();
   world.play({ replace: ["same-device", "stalest"] });

@@ -44,6 +44,8 @@ ATTRIBUTES_HEADER = "Stream-Attributes"
 MAX_SESSION_LENGTH = 256
 MAX_KEY_LENGTH = 256
 MAX_LABEL_LENGTH = 200
+MAX_PLATFORM_LENGTH = 40
+PLATFORM = "[A-Za-z0-9._+-]+( [A-Za-z0-9._+-]+)?"
 MAX_DEVICE_ID_LENGTH = 128
 MAX_ATTRIBUTES_LENGTH = 1024
 MAX_ATTRIBUTES = 16
@@ -63,6 +65,7 @@ _AT = re.compile(r" - at `\$\.(\w+)")
 _UNKNOWN = re.compile(r"unknown field `(.*)`", re.DOTALL)
 
 Label = Annotated[str, Meta(max_length=MAX_LABEL_LENGTH)]
+Platform = Annotated[str, Meta(max_length=MAX_PLATFORM_LENGTH, pattern=rf"^{PLATFORM}\Z")]
 
 
 class StartBody(Struct, frozen=True, forbid_unknown_fields=True):
@@ -70,6 +73,7 @@ class StartBody(Struct, frozen=True, forbid_unknown_fields=True):
 
     device: Label | None = None
     content: Label | None = None
+    platform: Platform | None = None
     device_id: Annotated[str, Meta(min_length=1, max_length=MAX_DEVICE_ID_LENGTH)] | None = None
     # Bounded below: msgspec 0.22.0 breaks its memory on a union of a bounded list and a pattern.
     replace: list[str] | str | None = None
@@ -85,6 +89,10 @@ _FIELDS = ", ".join(StartBody.__struct_fields__)
 _RULES = {
     "device": f"device must be a string of at most {MAX_LABEL_LENGTH} characters.",
     "content": f"content must be a string of at most {MAX_LABEL_LENGTH} characters.",
+    "platform": (
+        f"platform must be a name and, after a blank, a version, {MAX_PLATFORM_LENGTH} characters "
+        "of A-Z a-z 0-9 . _ + - at most, as in: web 3.4.1."
+    ),
     "device_id": f"device_id must be a string of 1 to {MAX_DEVICE_ID_LENGTH} characters.",
     "replace": (
         f'replace must be a stream_id, "{SAME_DEVICE}", "{OLDEST}" or "{STALEST}", or a list of '
@@ -193,6 +201,7 @@ async def start_of(request: web.Request) -> StartRequest:
         enforced=request.app[SETTINGS].enforce,
         device=body.device,
         content=body.content,
+        platform=body.platform,
         device_id=None if body.device_id is None else digests(body.device_id, session),
         replace=body.choices,
     )
@@ -202,7 +211,8 @@ async def start_of(request: web.Request) -> StartRequest:
     # However the body is written: a retry may order and space its JSON in another way.
     # And under which limits: the player chooses the key, and must not get round one by it.
     limits = [rule.prefix for rule in rules]
-    said = encode([body.device, body.content, body.device_id, body.choices, *limits]).decode()
+    labels = [body.device, body.content, body.platform]
+    said = encode([*labels, body.device_id, body.choices, *limits]).decode()
     keyed = start(
         idempotency_key=digest,
         fingerprint=digests(said, digest),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from math import isnan
 from typing import TYPE_CHECKING
 
 from stream_service import __version__
@@ -28,14 +29,15 @@ async def console_state(request: web.Request) -> web.Response:
     await app[SAMPLER].sample()
     figures: dict[str, dict[str, float]] = {"starts": {}, "heartbeats": {}, "ends": {}}
     streams: dict[str, float | None] = {"active": None, "silent": None}
+    # Some figures are told by platform too.
     for metric in await app[METRICS].collect():
         name = metric.name.removeprefix("stream_service_")
         for sample in metric.samples:
             if name in figures and sample.name.endswith("_total"):
-                [label] = sample.labels.values()
-                figures[name][label] = sample.value
-            elif name.removesuffix("_streams") in streams and sample.value == sample.value:
-                streams[name.removesuffix("_streams")] = sample.value
+                label = next(iter(sample.labels.values()))
+                figures[name][label] = figures[name].get(label, 0) + sample.value
+            elif (which := name.removesuffix("_streams")) in streams and not isnan(sample.value):
+                streams[which] = (streams[which] or 0) + sample.value
     history = app[HISTORY].columns()
     history["at"] = [timestamp(at) for at in history["at"]]
     answers = await app[HISTORY].ask_database()

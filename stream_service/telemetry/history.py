@@ -163,7 +163,8 @@ def reading(metrics: Iterable[Metric]) -> Reading:
             labels, value = sample.labels, sample.value
             match sample.name.removeprefix("stream_service_"):
                 case "starts_total":
-                    starts[labels["outcome"]] = value
+                    outcome = labels["outcome"]  # By platform, too.
+                    starts[outcome] = starts.get(outcome, 0) + value
                 case "heartbeats_total":
                     heartbeats += value
                 case "request_seconds_bucket" if labels["route"].startswith(_API):

@@ -1,14 +1,16 @@
 """What the service tells Prometheus: docs/operations.md says what each figure is good for.
 
-No label has a value that a client chose. The children that requests need are looked up once, so
-that a heartbeat pays for three additions: bench/README.md has the measurement.
+No label has a value that a client chose: of platforms, those are told apart that are set. The
+children that requests need are looked up once, so that a heartbeat pays for three additions:
+bench/README.md has the measurement.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import platform
+from collections import Counter as Counts
+from platform import python_version
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -36,10 +38,12 @@ from stream_service.streams import (
 from stream_service.telemetry.shared_files import VARIABLE, SharedCollector
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
     from datetime import timedelta
 
     from prometheus_client.metrics_core import Metric
 
+    from stream_service.admission import Start
     from stream_service.limiter import Clock
     from stream_service.store import MongoStore
 
@@ -55,6 +59,22 @@ SAMPLE_COST = 20
 SILENT_SHARE = 0.6
 """Share of the lease below which a stream has missed a heartbeat: heartbeats come with 2/3 left."""
 
+OTHER = "other"
+"""The platform of streams on none that is set, or that name none."""
+
+_OUTCOMES = (
+    "admitted",
+    "would_refuse",
+    "would_replace",
+    "replacing",
+    "replayed",
+    "refused",
+    "key_reused",
+    "unavailable",
+)
+_WITHIN = {None: "admitted", "refusal": "would_refuse", "replacement": "would_replace"}
+_REASONS = ("stopped", "expired", "replaced")
+
 _LATENCIES = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _STREAMS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 30, 50, 75, 100)
@@ -64,8 +84,19 @@ _RELEASES = (5, 10, 20, 30, 45, 60, 75, 90, 120, 180, 300, 600, 1800)
 class Metrics(Observer):
     """The metrics of one application, in a registry of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, platforms: Collection[str] = ()) -> None:
+        """Nothing is counted yet.
+
+        Args:
+            platforms: Names that are told apart; with none, no metric has the label `platform`.
+        """
         self._registry = registry = CollectorRegistry()
+        self._platforms = frozenset(platforms)
+        # For each platform that is told apart, the labels that its figures have for it.
+        self._labels: dict[str, tuple[str, ...]] = (
+            {name: (name,) for name in (*platforms, OTHER)} if platforms else {OTHER: ()}
+        )
+        by_platform = ("platform",) if platforms else ()
         # These two read the process at the time of a scrape.
         registry.register(PROCESS_COLLECTOR)
         registry.register(GC_COLLECTOR)
@@ -80,19 +111,10 @@ class Metrics(Observer):
         starts = Counter(
             "stream_service_starts",
             "Starts, by what became of them.",
-            ("outcome",),
+            ("outcome", *by_platform),
             registry=registry,
         )
-        self._admitted = {
-            None: starts.labels("admitted"),
-            "refusal": starts.labels("would_refuse"),
-            "replacement": starts.labels("would_replace"),
-        }
-        self._replacing = starts.labels("replacing")
-        self._replayed = starts.labels("replayed")
-        self._refused = starts.labels("refused")
-        self._key_reused = starts.labels("key_reused")
-        self._start_unavailable = starts.labels("unavailable")
+        self._starts = self._children(starts, _OUTCOMES)
         self._limits = Counter(
             "stream_service_limits",
             "Starts that a limit of the policy stood in the way of, by its name: refused, or in "
@@ -130,19 +152,17 @@ class Metrics(Observer):
             registry=registry,
         )
         self._renewed = heartbeats.labels("renewed")
-        self._ended = {
-            reason: heartbeats.labels(reason) for reason in ("stopped", "expired", "replaced")
-        }
+        self._ended = {reason: heartbeats.labels(reason) for reason in _REASONS}
         self._unknown = heartbeats.labels("unknown")
         self._heartbeat_unavailable = heartbeats.labels("unavailable")
         ends = Counter(
             "stream_service_ends",
             "Streams that ended: stopped and replaced by a request, expired as found by the next "
             "that concerned them.",
-            ("reason",),
+            ("reason", *by_platform),
             registry=registry,
         )
-        self._ends = {reason: ends.labels(reason) for reason in ("stopped", "expired", "replaced")}
+        self._ends = self._children(ends, _REASONS)
         self._ghost_release = Histogram(
             "stream_service_ghost_release_seconds",
             "Time from the last heartbeat of an expired stream until a late one, a stop or a start "
@@ -172,15 +192,16 @@ class Metrics(Observer):
             registry=registry,
         )
         # These two are the whole database's: every process tells the same. Take max, not sum.
-        self.active = Gauge(
+        self._active = Gauge(
             "stream_service_active_streams",
             "Active streams in the database, as of a moment ago; NaN if it gave no answer.",
             registry=registry,
             multiprocess_mode="mostrecent",
         )
-        self.silent = Gauge(
+        self._silent = Gauge(
             "stream_service_silent_streams",
             "Those of them that have missed a heartbeat: probably ghosts.",
+            by_platform,
             registry=registry,
             multiprocess_mode="mostrecent",
         )
@@ -190,7 +211,19 @@ class Metrics(Observer):
             ("version", "python"),
             registry=registry,
             multiprocess_mode="mostrecent",
-        ).labels(__version__, platform.python_version()).set(1)
+        ).labels(__version__, python_version()).set(1)
+
+    def _children(self, counter: Counter, values: Iterable[str]) -> dict[tuple[str, str], Counter]:
+        return {
+            (value, platform): counter.labels(value, *labels)
+            for value in values
+            for platform, labels in self._labels.items()
+        }
+
+    def platform(self, platform: str | None) -> str:
+        """As which platform a stream counts that says it plays on this one."""
+        name = platform.partition(" ")[0].lower() if platform else OTHER
+        return name if name in self._platforms else OTHER
 
     def on_task_failure(self, task: str) -> None:
         """Count a background task that failed, and is started again."""
@@ -219,29 +252,21 @@ class Metrics(Observer):
             child = self._by_request[key] = self._requests.labels(*key)
         child.observe(seconds)
 
-    def on_start(self, outcome: Started | Exception) -> None:
+    def on_start(self, start: Start, outcome: Started | Exception) -> None:
         """Count a start."""
+        became = _became(outcome)
+        if became is not None:
+            self._starts[became, self.platform(start.platform)].inc()
         match outcome:
-            case Started(replay=True):
-                self._replayed.inc()
-            case Started(stream=stream, active=active, spared=spared, beyond=beyond):
+            case Started(replay=False, active=active, beyond=beyond):
                 self._active_at_start.observe(active)
                 for rule in beyond:
                     self._limits.labels(rule, "would_refuse").inc()
-                if stream.replaced is not None:
-                    self._replacing.inc()
-                else:
-                    self._admitted[spared].inc()
             case LimitReachedError(reached=reached, active=active):
                 self._active_at_start.observe(active + 1)
-                self._refused.inc()
                 for one in reached:
                     if one.rule is not None:
                         self._limits.labels(one.rule, "refused").inc()
-            case KeyReusedError():
-                self._key_reused.inc()
-            case StoreUnavailableError():
-                self._start_unavailable.inc()
 
     def on_heartbeat(self, outcome: Renewed | Exception, times: int = 1) -> None:
         """Count heartbeats."""
@@ -257,7 +282,7 @@ class Metrics(Observer):
 
     def on_end(self, end: End) -> None:
         """Count a stream that ended."""
-        self._ends[end.reason].inc()
+        self._ends[end.reason, self.platform(end.stream.platform)].inc()
         if end.reason == "expired":
             self._ghost_release.observe((end.at - end.last_heartbeat_at).total_seconds())
 
@@ -275,6 +300,20 @@ class Metrics(Observer):
         """Count a request that the store failed, by the driver's class of error."""
         self._store_errors.labels(str(error).partition(" ")[0]).inc()
 
+    def set_streams(self, active: int | None, silent: Mapping[str | None, int]) -> None:
+        """Set the gauges: how many are active, and by platform how many of them are silent.
+
+        None: the database gave no answer.
+        """
+        unknown = float("nan")
+        self._active.set(unknown if active is None else active)
+        counts = Counts[str]()
+        for platform, count in silent.items():
+            counts[self.platform(platform)] += count
+        for platform, labels in self._labels.items():
+            gauge = self._silent.labels(*labels) if labels else self._silent
+            gauge.set(unknown if active is None else counts[platform])
+
     def registry(self) -> CollectorRegistry:
         """What to expose: of all processes that share PROMETHEUS_MULTIPROC_DIR, if it is set."""
         if VARIABLE not in os.environ:
@@ -290,6 +329,22 @@ class Metrics(Observer):
     async def expose(self) -> bytes:
         """The same in Prometheus' words."""
         return await asyncio.to_thread(lambda: generate_latest(self.registry()))
+
+
+def _became(start: Started | Exception) -> str | None:
+    """One of `_OUTCOMES`, or None."""
+    match start:
+        case Started(replay=True):
+            return "replayed"
+        case Started(stream=stream, spared=spared):
+            return "replacing" if stream.replaced is not None else _WITHIN[spared]
+        case LimitReachedError():
+            return "refused"
+        case KeyReusedError():
+            return "key_reused"
+        case StoreUnavailableError():
+            return "unavailable"
+    return None
 
 
 class Sampler:
@@ -331,18 +386,17 @@ class Sampler:
         self._good_until = float("inf")
         now = self._clock()
         try:
-            active, beating = await self._store.count(now, now + self._lease * SILENT_SHARE)
+            active = await self._store.count(now)
+            silent = await self._store.silent(now, now + self._lease * SILENT_SHARE)
         except StoreUnavailableError:
-            self._metrics.active.set(float("nan"))
-            self._metrics.silent.set(float("nan"))
+            self._metrics.set_streams(None, {})
             self._active = None
             return
         finally:
             took = monotonic() - began
             self._good_until = monotonic() + max(SAMPLE_SECONDS, SAMPLE_COST * took)
         self._active, self._counted_at = active, monotonic()
-        self._metrics.active.set(active)
-        self._metrics.silent.set(max(0, active - beating))
+        self._metrics.set_streams(active, silent)
 
 
 METRICS = web.AppKey("metrics", Metrics)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from stream_service.admission import Start
 from stream_service.app import create_app
 from stream_service.settings import Settings
 from stream_service.streams import LimitReachedError, Reached, StoreUnavailableError, utc_now
@@ -142,6 +143,35 @@ async def test_a_stream_that_expired_counts_once_whoever_finds_it(
     assert values["stream_service_ghost_release_seconds_sum"] == 300
 
 
+async def test_platforms_that_are_set_are_told_apart_and_all_others_are_other(
+    aiohttp_client: AiohttpClient, store: MongoStore, clock: Clock
+) -> None:
+    settings = Settings(platforms=("web", "ios"), stream_limit=4)
+    client = await aiohttp_client(create_app(settings, store=store, clock=clock))
+    for body in ({"platform": "web 3.4.1"}, {"platform": "WEB 2"}, {"platform": "tizen 4"}, {}):
+        assert (await client.post("/streams", headers=VIEWER, json=body)).status == 201
+    refused = {"platform": "ios"}
+    assert (await client.post("/streams", headers=VIEWER, json=refused)).status == 409
+    clock.pass_seconds(30)
+
+    values = await scrape(client)
+    by_platform = {
+        'starts_total{outcome="admitted",platform="%s"}': {"web": 2, "ios": 0, "other": 2},
+        'starts_total{outcome="refused",platform="%s"}': {"web": 0, "ios": 1, "other": 0},
+        'silent_streams{platform="%s"}': {"web": 2, "ios": 0, "other": 2},
+    }
+    for name, expected in by_platform.items():
+        for platform, count in expected.items():
+            assert values[f"stream_service_{name % platform}"] == count
+
+    await client.delete("/streams", headers=VIEWER)
+    values = await scrape(client)
+    assert values['stream_service_ends_total{platform="web",reason="stopped"}'] == 2
+    assert values['stream_service_ends_total{platform="other",reason="stopped"}'] == 2
+    state = await (await client.get("/console/state")).json()
+    assert (state["starts"]["admitted"], state["ends"]["stopped"]) == (4, 4)
+
+
 async def test_a_stop_of_all_counts_each_stream_that_it_ended(client: Client) -> None:
     for _ in range(3):
         await start(client)
@@ -193,9 +223,12 @@ async def test_many_scrapes_ask_the_store_once() -> None:
     class Counting:
         asked = 0
 
-        async def count(self, *after: datetime) -> list[int]:
+        async def count(self, _: datetime) -> int:
             self.asked += 1
-            return [7] * len(after)
+            return 7
+
+        async def silent(self, *_: datetime) -> dict[str | None, int]:
+            return {}
 
     store: Any = Counting()
     sampler = Sampler(store, Metrics(), lease=timedelta(seconds=60))
@@ -207,7 +240,9 @@ async def test_many_scrapes_ask_the_store_once() -> None:
 async def test_no_label_holds_anything_that_a_client_chose(client: Client) -> None:
     secret = "Chosen-by-a-client"
     headers = {"Session-Id": secret, "Idempotency-Key": secret, "X-Request-Id": secret}
-    await client.post("/streams", headers=headers, json={"device": secret, "content": secret})
+    await client.post(
+        "/streams", headers=headers, json={"device": secret, "content": secret, "platform": secret}
+    )
     for method in ("GET", "POST", "PROPFIND", "DELETE"):
         for path in (f"/{secret}", f"/streams/{secret}", f"/static/{secret}", f"/health?{secret}"):
             await client.request(method, path, headers=headers)
@@ -273,7 +308,7 @@ async def test_dashboard_alerts_and_text_name_only_metrics_that_exist(
     client.app[METRICS].on_batch("renew", 1, 0.0)
     client.app[METRICS].on_store_error(StoreUnavailableError("AutoReconnect"))
     client.app[METRICS].on_task_failure("history")
-    client.app[METRICS].on_start(LimitReachedError([Reached("uhd", 1, [])], 1))
+    client.app[METRICS].on_start(Start("s", 1), LimitReachedError([Reached("uhd", 1, [])], 1))
     exposed = {name.partition("{")[0] for name in await scrape(client)}
     families = {re.sub("_(total|count|sum|bucket|created)$", "", name) for name in exposed}
     named = set(re.findall(r"stream_service_[a-z_]+[a-z]", (ROOT / file).read_text()))

@@ -450,6 +450,8 @@ def test_each_limit_in_the_document_is_the_constant_of_the_code() -> None:
         ("heartbeat_in", "minimum", 0),
         ("device", "maxLength", inputs.MAX_LABEL_LENGTH),
         ("content", "maxLength", inputs.MAX_LABEL_LENGTH),
+        ("platform", "maxLength", inputs.MAX_PLATFORM_LENGTH),
+        ("platform", "pattern", f"^{inputs.PLATFORM}$"),
         ("device_id", "minLength", 1),
         ("device_id", "maxLength", inputs.MAX_DEVICE_ID_LENGTH),
         ("Playback-Token", "maxLength", MAX_TOKEN_LENGTH),
@@ -548,6 +550,7 @@ REQUESTS = st.fixed_dictionaries(
     optional={
         "device": LABELS,
         "content": LABELS,
+        "platform": st.none() | st.text("ab 1.", max_size=8) | st.just("web " + "1" * 37),
         "device_id": st.none() | st.text(st.characters(codec="utf-8"), max_size=140),
         "replace": st.none()
         | NAMED
