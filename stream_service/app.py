@@ -32,7 +32,7 @@ from stream_service.telemetry.logs import OUTPUT
 from stream_service.telemetry.metrics import METRICS, SAMPLER, Metrics, Sampler
 from stream_service.telemetry.outages import OUTAGES, Outages
 from stream_service.telemetry.recent_problems import RECENT, RecentProblems
-from stream_service.telemetry.request_log import request_log
+from stream_service.telemetry.request_log import LEAST_STATUS, request_log
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -79,6 +79,7 @@ def create_app(
                 app,
                 metrics.on_request,
                 secret_headers=_SECRET_HEADERS,
+                least_status=LEAST_STATUS[settings.request_log],
             ),
             problems(on_problem=recent.add, on_unavailable=unavailable),
             *token_required(settings.gateway_tokens, settings.operator_tokens),

@@ -214,9 +214,7 @@ class Settings(BaseSettings):
     )
 
     host: str = Field(default="127.0.0.1", description="address to listen on")
-    port: _Number = Field(
-        default=3001, ge=0, le=65_535, description="port to listen on; 0 takes a free one"
-    )
+    port: _Number = Field(default=3001, ge=0, le=65_535, description="0 takes a free one")
     mongo_url: Annotated[str, AfterValidator(_usable_url)] = Field(
         default="mongodb://127.0.0.1:27017",
         repr=False,
@@ -266,7 +264,7 @@ class Settings(BaseSettings):
         default=(),
         validation_alias="OPERATOR_TOKEN",
         repr=False,
-        description="opens everything, sent as Bearer or as the password that a browser asks for",
+        description="opens everything, as Bearer or as the password that a browser asks for",
     )
     digest_key: _Key | None = Field(
         default=None,
@@ -312,6 +310,10 @@ class Settings(BaseSettings):
         description="[platforms](docs/operations.md#metrics) to be told apart, as in `web,ios`",
     )
     log_level: _LogLevel = Field(default="INFO", description="the least level that is logged")
+    request_log: Literal["all", "errors", "off"] = Field(
+        default="all",
+        description="which requests are logged; errors: 400 and above",
+    )
     prometheus_multiproc_dir: Annotated[str, AfterValidator(_writable)] | None = Field(
         # Its library reads it for itself.
         default=None,

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 
 audit = logging.getLogger("stream_service.audit")
+audit.setLevel(logging.INFO)  # Always written, whatever LOG_LEVEL says.
 
 ACCOUNT_DIGITS = 12
 """How much of an account's digest an audit line tells: enough to find it in the database."""

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REQUEST_ID_HEADER = "X-Request-Id"
+LEAST_STATUS = {"all": 0, "errors": 400, "off": 1000}
+"""Below which status an answer is not logged, by the value of REQUEST_LOG."""
+
 SERVER = "stream-service"
 """In place of the versions of Python and aiohttp, which aiohttp would tell."""
 
@@ -37,6 +40,7 @@ def request_log(
     observe: Callable[[str, str | None, int, float], None],
     *,
     secret_headers: Collection[str],
+    least_status: int = 0,
 ) -> Middleware:
     """Log method, route, status, milliseconds and request id; nothing that a client chose freely.
 
@@ -47,6 +51,7 @@ def request_log(
         app: Whose last lines are to be written when it ends.
         observe: Told of each answer: method, template of the route or None, status, seconds.
         secret_headers: Whose values are in no log.
+        least_status: Answers below it are not logged.
     """
     lines = _Lines()
 
@@ -82,7 +87,7 @@ def request_log(
         route = None if resource is None else resource.canonical
         seconds = perf_counter() - began
         observe(request.method, route, response.status, seconds)
-        if log.isEnabledFor(logging.INFO):
+        if response.status >= least_status and log.isEnabledFor(logging.INFO):
             lines.add(
                 request.method if request.method in hdrs.METH_ALL else "other",
                 route or "unmatched",

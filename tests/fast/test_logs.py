@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stream_service.api.digests import Digests
+from stream_service.api.handlers import audit
 from tests.support.processes import PATIENCE_SECONDS, Service
 
 if TYPE_CHECKING:
@@ -223,3 +224,24 @@ def test_a_stop_of_all_leaves_a_line_of_who_ended_how_many_of_which_account(
     account = Digests()("s3cret-household")
     assert account.startswith(line["account"])
     assert len(line["account"]) == 12
+
+
+@pytest.mark.parametrize(("which", "logged"), [("errors", [404]), ("off", [])])
+def test_the_request_log_can_be_of_errors_alone_or_off_and_the_audit_is_written_all_the_same(
+    mongo_url: str, database: str, which: str, logged: list[int]
+) -> None:
+    with Service(MONGO_URL=mongo_url, MONGO_DB=database, REQUEST_LOG=which) as service:
+        assert service.ask("GET", "/health/live")[0] == 200
+        assert service.ask("GET", "/nowhere")[0] == 404
+        assert service.ask("DELETE", "/streams", {"Session-Id": "a"})[0] == 200
+        service.process.terminate()
+        service.status()
+        assert [e["status"] for e in service.events if e["event"] == "request"] == logged
+        assert [e["which"] for e in service.events if e["event"] == "streams ended"] == ["all"]
+
+
+def test_the_audit_is_written_whatever_the_level(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("CRITICAL")
+    caplog.handler.setLevel("NOTSET")
+    audit.info("streams ended")
+    assert [record.message for record in caplog.records] == ["streams ended"]
