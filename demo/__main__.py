@@ -18,7 +18,7 @@ from aiohttp import ClientError, ClientSession, web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from demo.film import make_film
+from demo.film import NAME, make_film
 from demo.gateway import ROOT, configure, nginx
 from demo.login import login_app
 
@@ -37,7 +37,8 @@ _WELCOME = """\
 The demo is ready: {url}
   Log in (any name will do), open the page in four tabs, and press play in each: three play, the
   fourth shows who is watching and offers to take a place. Tick "Ignore the limit" in a tab that
-  plays, and take its place from another one. Ctrl-C ends everything."""
+  plays, and take its place from another one. "Open in another player" gives an address for VLC,
+  mpv or ffmpeg. Ctrl-C ends everything."""
 
 
 _POLICY = """\
@@ -68,7 +69,8 @@ async def demo(  # noqa: PLR0913 - what the command line leaves open
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
     async with AsyncExitStack() as stack:
-        await asyncio.to_thread(make_film, folder / "film", film_seconds, _progress(film_seconds))
+        film = folder / "film" / NAME
+        await asyncio.to_thread(make_film, film, film_seconds, _progress(film_seconds))
         login_port = await stack.enter_async_context(_login())
         pages = folder / "pages"
         shutil.copytree(SITE, pages, dirs_exist_ok=True)
@@ -86,6 +88,7 @@ async def demo(  # noqa: PLR0913 - what the command line leaves open
             "STREAM_LIMIT_HEADER": "X-Stream-Limit",
             "STREAM_TTL_SECONDS": str(lease_seconds),
             "PLAYBACK_KEYS": str(_key(folder / "playback.pem")),
+            "FILM_URL": "/film/{playback_token}/film.m3u8",
             "LOG_LEVEL": "WARNING",
         }
         parts = [

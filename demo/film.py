@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+NAME = "test-pattern"
+"""Its `content`, which names its folder too."""
+
 SEGMENT_SECONDS = 2
 """Short segments: the shorter, the sooner a player that lost its stream runs dry."""
 

@@ -2,7 +2,8 @@
 // "Ignore the limit" ticked it does not; what stops it then is the content server, which asks for a token.
 import { play } from "/client.js";
 
-const FILM = "/film/film.m3u8";
+const CONTENT = "test-pattern";
+const FILM = `/film/${CONTENT}/film.m3u8`;
 // A player that reads far ahead could go on for that long without its stream.
 const AHEAD_SECONDS = 1;
 
@@ -71,7 +72,7 @@ function start(replace) {
   playing = play({
     device,
     deviceId,
-    content: "Test pattern",
+    content: CONTENT,
     replace: replace ?? "same-device",
     onStarted: (stream) => held(stream, "This tab has a stream of its household."),
     onBeat: (stream) => held(stream),
@@ -81,9 +82,7 @@ function start(replace) {
     onUnavailable: () => say("The service does not answer. Asking again."),
     onRefused: (refusal) => {
       hide("Too many streams");
-      const kind = refusal.rule === "uhd" ? "streams in UHD" : "streams";
-      say(`${refusal.active} of ${refusal.limit} ${kind} play already.`);
-      offer(refusal.streams);
+      offer(refusal, start);
     },
     onEnded: (reason, { replaced_by }) => {
       if (!obeys()) return;
@@ -123,7 +122,24 @@ $("ignore").addEventListener("change", () => {
   if (!obeys()) disobey();
 });
 
-function offer(streams) {
+// A player that only knows an address: this start is all that the service hears of it, but for its fetches.
+async function openElsewhere(replace) {
+  $("opened").hidden = $("refused").hidden = true;
+  await watchIn("hd");
+  const answer = await fetch("/streams", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ device: "Another player", content: CONTENT, replace }),
+  });
+  const said = await answer.json().catch(() => ({}));
+  if (answer.status === 409) return offer(said, openElsewhere);
+  if (!answer.ok) return say("The service does not start this film.");
+  $("address").value = new URL(said.film, location);
+  $("opened").hidden = false;
+}
+
+function offer({ rule, active, limit, streams }, take) {
+  say(`${active} of ${limit} ${rule === "uhd" ? "streams in UHD" : "streams"} play already.`);
   $("playing").replaceChildren(
     ...streams.map((stream) => {
       const item = document.createElement("li");
@@ -131,7 +147,7 @@ function offer(streams) {
       item.append(`${nameOf(stream)}: ${stream.content ?? "a film"}, since ${since}`);
       const button = document.createElement("button");
       button.textContent = "Take this place";
-      button.onclick = () => start(stream.stream_id);
+      button.onclick = () => take(stream.stream_id);
       item.append(button);
       return item;
     }),
@@ -143,6 +159,12 @@ function offer(streams) {
 const watchIn = (quality) => fetchOfBrowser("/login", { method: "PUT", body: quality });
 $("play").onclick = () => watchIn("hd").then(() => start());
 $("play-uhd").onclick = () => watchIn("uhd").then(() => start());
+$("elsewhere").onclick = () => openElsewhere();
+$("copy").onclick = async () => {
+  $("address").select();
+  await navigator.clipboard.writeText($("address").value);
+  say("Copied.");
+};
 $("stop").onclick = async () => {
   hide("Press play");
   say("Stopping");

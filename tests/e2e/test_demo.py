@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from demo.film import SEGMENT_SECONDS, make_film
+from demo.film import NAME, SEGMENT_SECONDS, make_film
 from demo.gateway import ROOT
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ PATIENCE_MS = 60_000
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of the demo's with a film in it."""
     folder = tmp_path_factory.mktemp("demo")
-    make_film(folder / "film", 90)
+    make_film(folder / "film" / NAME, 90)
     return folder
 
 
@@ -221,7 +221,8 @@ def test_a_fourth_viewer_cannot_live_on_the_streams_that_its_refusal_tells(
             const { status } = await ask(`/streams/${stream_id}/heartbeat`, { method: "POST" });
             beats.push(status, (await ask(`/streams/${stream_id}`)).status);
           }
-          const film = await fetch("/film/film.m3u8", { headers: { "Playback-Token": "" } });
+          const without = { headers: { "Playback-Token": "" } };
+          const film = await fetch("/film/test-pattern/film.m3u8", without);
           return { status, beats, film: film.status, said: said.join() };
         }"""
     )
@@ -293,6 +294,46 @@ def test_a_place_taken_by_no_named_device_and_a_lost_login_are_told_in_words(
         page.get_by_role("button", name="Play", exact=True).click()
         page.get_by_text("Log in again").wait_for()
         assert page.locator("#status").inner_text() == "Nobody is logged in any more."
+
+
+def test_another_player_plays_the_address_that_the_page_shows_and_sends_no_heartbeat(
+    folder: Path, tmp_path: Path, household: BrowserContext, screenshot: Callable[[Page, str], None]
+) -> None:
+    (tmp_path / "film").symlink_to(folder / "film")
+    lease_seconds = 5
+    options = ("--limit", "1", "--lease-seconds", str(lease_seconds))
+    active = "fetch('/streams').then((answer) => answer.json()).then(({ active }) => active)"
+    with running(tmp_path, *options) as url:
+        household.grant_permissions(["clipboard-read", "clipboard-write"], origin=url)
+        page = log_in(household, url, "The Greens")
+        page.get_by_role("button", name="Open in another player").click()
+        page.get_by_role("button", name="Copy").click()
+        page.get_by_text("Copied.").wait_for()
+        address = page.evaluate("navigator.clipboard.readText()")
+        assert address == page.get_by_label("Address of the film").input_value()
+        assert address.startswith(f"{url}/film/")
+        for name, width, height in (("", 1280, 800), ("-390", 390, 820)):
+            page.set_viewport_size({"width": width, "height": height})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            for scheme in ("light", "dark"):
+                page.emulate_media(color_scheme=scheme)
+                screenshot(page, f"demo-another-player{name}-{scheme}")
+
+        # As fast as it is watched, and for longer than two leases.
+        seconds = str(2.5 * lease_seconds)
+        command = ["ffmpeg", "-v", "error", "-re", "-i", address, "-t", seconds, "-f", "null", "-"]
+        played = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+        assert played.stderr == ""
+        assert page.evaluate(active) == 1
+        # It counts as any other does; a new address may take its place.
+        page.get_by_role("button", name="Open in another player").click()
+        page.get_by_text("1 of 1 streams play already.").wait_for()
+        page.get_by_text("Another player: test-pattern, since").wait_for()
+        page.get_by_role("button", name="Take this place").click()
+        page.wait_for_function(
+            "(old) => ![old, ''].includes(document.querySelector('#address').value)", arg=address
+        )
+        assert "heartbeat" not in (tmp_path / "nginx" / "access.log").read_text()
 
 
 def test_by_the_lease_alone_a_player_without_heartbeats_goes_dark_too(
