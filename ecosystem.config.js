@@ -37,9 +37,9 @@ const service = {
   exp_backoff_restart_delay: 200,
   max_memory_restart: '300M',
 
-  // The service writes JSON lines to standard error and nothing else anywhere.
+  // The service logs JSON lines to standard error. Standard output has its events, if EVENTS is set.
   error_file: path.join(pm2Home, 'logs', 'stream-service.log'),
-  out_file: '/dev/null',
+  out_file: path.join(pm2Home, 'logs', 'stream-service.events'),
   merge_logs: true,
 
   // Whatever else the service reads comes from the file, or without one from the command's environment.

@@ -67,6 +67,7 @@ class Start:
         session: Digest of the session id.
         limit: How many active streams this session may have, 0 to 100.
         rules: The further limits that apply.
+        plan: The name of the plan that these are of, or None; for events.
         enforced: Whether a start beyond the limit is refused. Otherwise it is admitted, no other
             stream loses its place by "oldest" or "stalest", and only the slots are an end.
         device: Label for lists and refusals, or None.
@@ -88,6 +89,7 @@ class Start:
     session: str
     limit: int
     rules: tuple[Rule, ...] = ()
+    plan: str | None = None
     enforced: bool = True
     device: str | None = None
     content: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
@@ -20,14 +21,16 @@ from stream_service.api.lease_ids import LEASE_IDS, LeaseIds
 from stream_service.api.playback import PLAYBACK, TOKEN_HEADER, URI_HEADER, playback_routes
 from stream_service.api.policy import PLANS, Plans, load_policy
 from stream_service.api.problems import problems
-from stream_service.limiter import Limiter
+from stream_service.limiter import Limiter, Observer, Observers
 from stream_service.pages.routes import page_routes
 from stream_service.processes import Processes
 from stream_service.settings import SettingsError
 from stream_service.store import MongoStore
 from stream_service.streams import utc_now
 from stream_service.telemetry.background import watched
+from stream_service.telemetry.events import EVENTS_OUTPUT, Events
 from stream_service.telemetry.history import HISTORY, History
+from stream_service.telemetry.line_writer import Lines
 from stream_service.telemetry.logs import OUTPUT
 from stream_service.telemetry.metrics import METRICS, SAMPLER, Metrics, Sampler
 from stream_service.telemetry.outages import OUTAGES, Outages
@@ -66,7 +69,7 @@ def create_app(
     """
     app = web.Application()
     app[METRICS] = metrics = Metrics(settings.platforms)
-    OUTPUT.on_dropped = metrics.on_lines_dropped
+    OUTPUT.on_dropped = partial(metrics.on_lines_dropped, "log")
     app[RECENT] = recent = RecentProblems(clock)
 
     def unavailable(error: StoreUnavailableError) -> None:
@@ -100,8 +103,14 @@ def create_app(
         app[PLANS] = Plans(load_policy(settings.policy_file), metrics.on_unknown_plan)
     app[STORE] = store
     lease = timedelta(seconds=settings.stream_ttl_seconds)
+    observer: Observer = metrics
+    if settings.events != "0":
+        events = Events(Lines(EVENTS_OUTPUT), clock, with_labels=settings.events == "labels")
+        EVENTS_OUTPUT.on_dropped = partial(metrics.on_lines_dropped, "events")
+        app.cleanup_ctx.insert(0, events.written_at_the_end)
+        observer = Observers(metrics, events)
     app[LIMITER] = Limiter(
-        store, lease=lease, clock=clock, observer=metrics, with_labels=tokens is not None
+        store, lease=lease, clock=clock, observer=observer, with_labels=tokens is not None
     )
     key_ids = [] if tokens is None else [key["kid"] for key in tokens.published()["keys"]]
     processes = Processes(

@@ -189,6 +189,33 @@ class Observer:
         """
 
 
+class Observers(Observer):
+    """Several, each of which is told."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def on_start(self, start: Start, outcome: Started | Exception) -> None:
+        """Tell each."""
+        for observer in self._observers:
+            observer.on_start(start, outcome)
+
+    def on_heartbeat(self, outcome: Renewed | Exception, times: int = 1) -> None:
+        """Tell each."""
+        for observer in self._observers:
+            observer.on_heartbeat(outcome, times)
+
+    def on_end(self, end: End) -> None:
+        """Tell each."""
+        for observer in self._observers:
+            observer.on_end(end)
+
+    def on_batch(self, kind: str, size: int, waited_seconds: float) -> None:
+        """Tell each."""
+        for observer in self._observers:
+            observer.on_batch(kind, size, waited_seconds)
+
+
 _UNOBSERVED = Observer()
 
 

@@ -310,6 +310,10 @@ class Settings(BaseSettings):
         description="[platforms](docs/operations.md#metrics) to be told apart, as in `web,ios`",
     )
     log_level: _LogLevel = Field(default="INFO", description="the least level that is logged")
+    events: Literal["0", "1", "labels"] = Field(
+        default="0",
+        description="1 writes [events](docs/events.md), labels with device and content too",
+    )
     request_log: Literal["all", "errors", "off"] = Field(
         default="all",
         description="which requests are logged; errors: 400 and above",

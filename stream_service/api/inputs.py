@@ -189,7 +189,7 @@ async def start_of(request: web.Request) -> StartRequest:
     """Read `POST /streams`: who asks, for what, and under which key."""
     _refuse_prefetch(request)
     session = session_of(request)
-    limit, rules = _limits_of(request, session)
+    limit, rules, plan = _limits_of(request, session)
     key = _single(request, KEY_HEADER, MAX_KEY_LENGTH)
     body = await _start_body_of(request)
     digests = request.app[DIGESTS]
@@ -198,6 +198,7 @@ async def start_of(request: web.Request) -> StartRequest:
         session,
         limit,
         rules,
+        plan,
         enforced=request.app[SETTINGS].enforce,
         device=body.device,
         content=body.content,
@@ -250,7 +251,7 @@ def forget_of(request: web.Request) -> bool:
 
 def limit_of(request: web.Request) -> int:
     """How many streams this account may have: what the trusted headers say, or the default."""
-    return _limit_of(request, _plan_of(request))
+    return _limit_of(request, _plan_of(request)[1])
 
 
 def _limit_of(request: web.Request, plan: Plan | None) -> int:
@@ -265,28 +266,28 @@ def _limit_of(request: web.Request, plan: Plan | None) -> int:
     return int(text)
 
 
-def _plan_of(request: web.Request) -> Plan | None:
-    """The account's plan, as the gateway names it; None where there is no policy."""
+def _plan_of(request: web.Request) -> tuple[str, Plan] | tuple[None, None]:
+    """The account's plan and its name, as the gateway has it; None where there is no policy."""
     if PLANS not in request.app:
-        return None
+        return None, None
     plan = request.app[PLANS].named(_single(request, PLAN_HEADER, MAX_NAME_LENGTH))
     if plan is None:
         raise invalid(PLAN_HEADER, f"{PLAN_HEADER} names no plan of the policy.")
     return plan
 
 
-def _limits_of(request: web.Request, session: str) -> tuple[int, tuple[Rule, ...]]:
-    """The number of all streams, and the further limits that apply to this start."""
-    plan = _plan_of(request)
+def _limits_of(request: web.Request, session: str) -> tuple[int, tuple[Rule, ...], str | None]:
+    """The number of all streams, the further limits of this start, and the name of their plan."""
+    name, plan = _plan_of(request)
     limit = _limit_of(request, plan)
     if plan is None:
-        return limit, ()
+        return limit, (), None
     attributes = _attributes_of(request)
     for name in sorted(plan.require):
         if name not in attributes:
             raise invalid(ATTRIBUTES_HEADER, f"{ATTRIBUTES_HEADER} must name {name}.")
     digests = request.app[DIGESTS]
-    return limit, tuple(plan.rules(attributes, lambda value: digests(value, session)))
+    return limit, tuple(plan.rules(attributes, lambda value: digests(value, session))), name
 
 
 @lru_cache(maxsize=1024)  # Many watch the same, and the parser costs a tenth of a start.

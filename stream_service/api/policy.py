@@ -199,14 +199,13 @@ class Plans:
         self._policy = policy
         self._on_unknown = on_unknown
 
-    def named(self, name: str | None) -> Plan | None:
+    def named(self, name: str | None) -> tuple[str, Plan] | None:
         """The plan of this name, or the default one; None if such a start is to be refused."""
-        plan = self._policy.plans.get(name or DEFAULT_PLAN)
-        if plan is None:
+        name, plans = name or DEFAULT_PLAN, self._policy.plans
+        if name not in plans:
             self._on_unknown()
-            if self._policy.unknown_plan == DEFAULT_PLAN:
-                plan = self._policy.plans[DEFAULT_PLAN]
-        return plan
+            name = self._policy.unknown_plan
+        return (name, plans[name]) if name in plans else None
 
 
 PLANS = web.AppKey("plans", Plans)

@@ -27,7 +27,7 @@ _HERE = "127.0.0.1:3001"
 
 SHELVES = {
     "Integrate": ("integration", "clients", "enforcement"),
-    "Operate": ("deployment", "operations", "databases", "data-protection"),
+    "Operate": ("deployment", "operations", "events", "databases", "data-protection"),
     "Understand": ("reliability", "performance", "architecture"),
 }
 """Which guides belong together, in the order in which they are wanted."""

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import signal
+import sys
 from contextlib import AsyncExitStack, suppress
 from errno import EADDRINUSE, EADDRNOTAVAIL
 from ipaddress import ip_address
@@ -124,7 +125,9 @@ async def serve(settings: Settings, *, embedded_in: Path | None = None) -> int:
             limit = settings.stream_limit
             text = _TRY_IT.format(url=url, directory=embedded_in, limit=limit, more=limit + 1)
             with suppress(OSError):  # Whoever started it may not look on.
-                print(text, flush=True)  # noqa: T201
+                # Standard output is for the events, where they are wanted.
+                out = sys.stdout if settings.events == "0" else sys.stderr
+                print(text, file=out, flush=True)
         await stopped.wait()
         if _has_failed(watching):
             hurry.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from threading import Condition, Thread
 from typing import TYPE_CHECKING
@@ -14,6 +15,10 @@ MOST_CHARACTERS = 1024 * 1024
 
 CLOSE_SECONDS = 1.0
 """How long the end of a process waits for what is still to be written."""
+
+
+WRITE_EVERY_SECONDS = 0.1
+"""How long a line may wait to be written with others: a write costs as much as several lines."""
 
 
 class LineWriter:
@@ -91,3 +96,32 @@ class LineWriter:
             except OSError:
                 break
         return raw
+
+
+class Lines:
+    """Lines of the event loop, handed to a writer together ten times a second."""
+
+    def __init__(self, output: LineWriter) -> None:
+        """None yet.
+
+        Args:
+            output: What writes them.
+        """
+        self._output = output
+        self._lines: list[str] = []
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._lines)
+
+    def add(self, line: str) -> None:
+        """Have this line written."""
+        if not self._lines:
+            asyncio.get_running_loop().call_later(WRITE_EVERY_SECONDS, self.write)
+        self._lines.append(line)
+
+    def write(self) -> None:
+        """Have all written that wait."""
+        if self._lines:
+            lines, self._lines = self._lines, []
+            self._output.write("".join(lines))

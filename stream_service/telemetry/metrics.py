@@ -128,11 +128,13 @@ class Metrics(Observer):
             ("task",),
             registry=registry,
         )
-        self._dropped_lines = Counter(
-            "stream_service_log_lines_dropped",
-            "Lines of the log that were dropped, because nothing took them.",
+        dropped = Counter(
+            "stream_service_lines_dropped",
+            "Lines of the log or of the events that were dropped, because nothing took them.",
+            ("output",),
             registry=registry,
         )
+        self._dropped_lines = {name: dropped.labels(name) for name in ("log", "events")}
         self._unknown_plans = Counter(
             "stream_service_unknown_plans",
             "Requests whose plan the policy does not have.",
@@ -229,9 +231,14 @@ class Metrics(Observer):
         """Count a background task that failed, and is started again."""
         self._task_failures.labels(task).inc()
 
-    def on_lines_dropped(self, lines: int) -> None:
-        """Count lines of the log that could not be written."""
-        self._dropped_lines.inc(lines)
+    def on_lines_dropped(self, output: str, lines: int) -> None:
+        """Count lines that could not be written.
+
+        Args:
+            output: Which: `log` or `events`.
+            lines: How many.
+        """
+        self._dropped_lines[output].inc(lines)
 
     def on_unknown_plan(self) -> None:
         """Count a request whose plan the policy does not have."""

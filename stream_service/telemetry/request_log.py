@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import secrets
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
 
+from stream_service.telemetry.line_writer import Lines
 from stream_service.telemetry.logs import OUTPUT
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ LEAST_STATUS = {"all": 0, "errors": 400, "off": 1000}
 
 SERVER = "stream-service"
 """In place of the versions of Python and aiohttp, which aiohttp would tell."""
-
-WRITE_EVERY_SECONDS = 0.1
-"""How long a line may wait to be written with others: a write costs as much as several lines."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -53,7 +50,7 @@ def request_log(
         secret_headers: Whose values are in no log.
         least_status: Answers below it are not logged.
     """
-    lines = _Lines()
+    lines = _RequestLines(OUTPUT)
 
     async def written_at_the_end(_: web.Application) -> AsyncIterator[None]:
         yield
@@ -88,7 +85,7 @@ def request_log(
         seconds = perf_counter() - began
         observe(request.method, route, response.status, seconds)
         if response.status >= least_status and log.isEnabledFor(logging.INFO):
-            lines.add(
+            lines.add_request(
                 request.method if request.method in hdrs.METH_ALL else "other",
                 route or "unmatched",
                 response.status,
@@ -100,28 +97,20 @@ def request_log(
     return middleware
 
 
-class _Lines:
-    """Lines in the form of the other logs, written together ten times a second.
+class _RequestLines(Lines):
+    """In the form of the other logs, but not through `logging`.
 
-    Not through `logging`: a record and its JSON cost about as much as the whole heartbeat that they
-    tell of (see bench/README.md). None of the values needs escaping.
+    A record and its JSON cost about as much as the whole heartbeat that they tell of (see
+    bench/README.md). None of the values needs escaping.
     """
 
-    def __init__(self) -> None:
-        self._lines: list[str] = []
-        self._now = ""
+    _now = ""
 
-    def add(self, method: str, route: str, status: int, ms: float, request_id: str) -> None:
-        if not self._lines:
-            asyncio.get_running_loop().call_later(WRITE_EVERY_SECONDS, self.write)
+    def add_request(self, method: str, route: str, status: int, ms: float, request_id: str) -> None:
+        if not self:
             self._now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self._lines.append(
+        self.add(
             f'{{"level": "INFO", "logger": "{__name__}", "event": "request", "method": "{method}", '
             f'"route": "{route}", "status": {status}, "ms": {ms:.3f}, '
             f'"request_id": "{request_id}", "time": "{self._now}"}}\n'
         )
-
-    def write(self) -> None:
-        if self._lines:
-            lines, self._lines = self._lines, []
-            OUTPUT.write("".join(lines))

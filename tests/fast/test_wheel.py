@@ -45,4 +45,5 @@ def test_a_wheel_has_every_module_page_and_description(tmp_path: Path) -> None:
     }
     assert packed == written
     assert "stream_service/api/openapi.yaml" in packed
+    assert "stream_service/api/events.schema.json" in packed
     assert "stream_service/pages/static/docs.html" in packed
