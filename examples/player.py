@@ -461,7 +461,7 @@ class Player:
             kind = str(answer.get("type")).removeprefix(PROBLEM)
             if kind == answer.get("type"):
                 kind = None
-        return _Reply(status, kind, answer, _wait_asked_for(headers))
+        return _Reply(status, kind, answer, wait_asked_for(headers))
 
     async def _rest(self, seconds: float) -> None:
         """Wait, until the network comes back or it is over."""
@@ -494,7 +494,7 @@ class Player:
         return f"/streams/{self._lease_id}"
 
 
-def _wait_asked_for(headers: Mapping[str, str]) -> float:
+def wait_asked_for(headers: Mapping[str, str]) -> float:
     """Seconds, from seconds or a date; 0 where there is nothing to be understood.
 
     A date is told by the clock that dated the answer: that of a device may be years off.
