@@ -81,7 +81,7 @@ test-faults: $(VENV)/.dev  ## Break the store, the service and its clients, unde
 	$(BIN)/python -m pytest --capture=no --quiet tests/faults
 
 test-deploy: $(VENV)/.dev tests/deploy/node_modules  ## Deploy by pm2, reload under load: needs Node 20
-	@$(call debian,git ssh sshd nginx ffmpeg mpv cvlc,git openssh-client openssh-server nginx ffmpeg mpv vlc-bin vlc-plugin-base fonts-dejavu-core)
+	@$(call debian,git ssh sshd nginx ffmpeg mpv cvlc rsyslogd,git openssh-client openssh-server nginx ffmpeg mpv vlc-bin vlc-plugin-base fonts-dejavu-core rsyslog rsyslog-relp)
 	$(BIN)/python -m pytest --capture=no --exitfirst tests/deploy
 
 test-client: client/node_modules  ## Prove the player client's rules and types: needs Node 20

@@ -1,0 +1,1 @@
+"""What happened, from the events: `python -m examples.events --help`."""
