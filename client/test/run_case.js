@@ -52,7 +52,7 @@ export const run = async ({ url, options, do: acts, seconds }) => {
     for (const [at, what] of acts ?? []) {
       await world.pass(at - world.now / 1000);
       if (what === "stop") playing.stop().then((done) => (stopped = [world.now / 1000, done]));
-      else if (what === "zap") {
+      else if (what === "zap" || (what === "play" && playing.state === "over")) {
         playing.stop();
         playing = begin();
       } else if (what === "online") world.dispatch(what);

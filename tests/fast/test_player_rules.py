@@ -123,11 +123,11 @@ class Run:
                 self.tasks.append(asyncio.create_task(self._stop()))
             case "online":
                 self.player.online()
-            case "pause" | "play":
-                self.player.set_paused(paused=what == "pause")
-            case "zap":
+            case "zap" | "play" if what == "zap" or self.player.over:
                 # The next player stops this one first.
                 self.begin(after=self.player)
+            case "pause" | "play":
+                self.player.set_paused(paused=what == "pause")
 
     async def verdict(self) -> list[str]:
         """What was wrong."""
