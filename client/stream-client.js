@@ -49,6 +49,7 @@ class Playing {
   #failures = 0; // in a row
   #mayHurry = false; // the wait is our own, not one that the service asked for
   #unsure = false; // a start was sent, and nobody said what became of it
+  #asks = false; // the attempt has sent its request
   #refused = false; // a start was answered 401 or 403, and there is no stream since
   #silent = false; // the app has been told that nobody answers
   #grace = null;
@@ -99,6 +100,7 @@ class Playing {
     const attempt = this.state === "playing" ? this.#beat() : this.#start();
     this.#attempt = after(attempt.catch((error) => this.#failed(error)), () => {
       this.#attempt = null;
+      this.#asks = false;
     });
   }
 
@@ -227,7 +229,7 @@ class Playing {
    */
   async #release() {
     const until = performance.now() + STOP_SECONDS * SECOND;
-    if (this.stream === null) await within(STOP_SECONDS, this.#attempt);
+    if (this.stream === null && this.#asks) await within(STOP_SECONDS, this.#attempt);
     const { stream_id } = this.stream ?? {};
     if (stream_id) abandoned.add(stream_id);
     for (let wait = FIRST_WAIT; this.stream !== null; wait *= 2) {
@@ -307,6 +309,7 @@ class Playing {
       this.#startedAt ||= performance.now();
     }
     this.#count();
+    this.#asks = true;
     const response = await fetch(this.#url + path, {
       method: "POST",
       headers,

@@ -97,7 +97,7 @@ var StreamService = (() => {
   var stopping = /* @__PURE__ */ new Set();
   var startFreeAt = 0;
   var play = (options = {}) => new Playing(options);
-  var _leaseId, _options, _key, _body, _deviceId, _timer, _dueAt, _attempt, _failures, _mayHurry, _unsure, _refused, _silent, _grace, _paused, _sent, _startedAt, _freeAt, _left, _stopped, _Playing_instances, quit_fn, go_fn, after_fn, start_fn, describe_fn, beat_fn, hold_fn, resume_fn, failed_fn, end_fn, finish_fn, release_fn, _leave, _wake, _abort, listen_fn, post_fn, exchange_fn, headersOfStart_fn, count_fn, wait_fn, turn_fn, backOff_fn, tell_fn, call_fn, url_get, path_get;
+  var _leaseId, _options, _key, _body, _deviceId, _timer, _dueAt, _attempt, _failures, _mayHurry, _unsure, _asks, _refused, _silent, _grace, _paused, _sent, _startedAt, _freeAt, _left, _stopped, _Playing_instances, quit_fn, go_fn, after_fn, start_fn, describe_fn, beat_fn, hold_fn, resume_fn, failed_fn, end_fn, finish_fn, release_fn, _leave, _wake, _abort, listen_fn, post_fn, exchange_fn, headersOfStart_fn, count_fn, wait_fn, turn_fn, backOff_fn, tell_fn, call_fn, url_get, path_get;
   var Playing = class {
     constructor(options) {
       __privateAdd(this, _Playing_instances);
@@ -124,6 +124,8 @@ var StreamService = (() => {
       // the wait is our own, not one that the service asked for
       __privateAdd(this, _unsure, false);
       // a start was sent, and nobody said what became of it
+      __privateAdd(this, _asks, false);
+      // the attempt has sent its request
       __privateAdd(this, _refused, false);
       // a start was answered 401 or 403, and there is no stream since
       __privateAdd(this, _silent, false);
@@ -197,6 +199,7 @@ var StreamService = (() => {
   _failures = new WeakMap();
   _mayHurry = new WeakMap();
   _unsure = new WeakMap();
+  _asks = new WeakMap();
   _refused = new WeakMap();
   _silent = new WeakMap();
   _grace = new WeakMap();
@@ -223,6 +226,7 @@ var StreamService = (() => {
     const attempt = this.state === "playing" ? __privateMethod(this, _Playing_instances, beat_fn).call(this) : __privateMethod(this, _Playing_instances, start_fn).call(this);
     __privateSet(this, _attempt, after(attempt.catch((error) => __privateMethod(this, _Playing_instances, failed_fn).call(this, error)), () => {
       __privateSet(this, _attempt, null);
+      __privateSet(this, _asks, false);
     }));
   };
   after_fn = function(seconds2) {
@@ -343,7 +347,7 @@ var StreamService = (() => {
     return __async(this, null, function* () {
       var _a;
       const until = performance.now() + STOP_SECONDS * SECOND;
-      if (this.stream === null) yield within(STOP_SECONDS, __privateGet(this, _attempt));
+      if (this.stream === null && __privateGet(this, _asks)) yield within(STOP_SECONDS, __privateGet(this, _attempt));
       const { stream_id } = (_a = this.stream) != null ? _a : {};
       if (stream_id) abandoned.add(stream_id);
       for (let wait = FIRST_WAIT; this.stream !== null; wait *= 2) {
@@ -401,6 +405,7 @@ var StreamService = (() => {
         __privateGet(this, _startedAt) || __privateSet(this, _startedAt, performance.now());
       }
       __privateMethod(this, _Playing_instances, count_fn).call(this);
+      __privateSet(this, _asks, true);
       const response = yield fetch(__privateGet(this, _Playing_instances, url_get) + path, {
         method: "POST",
         headers,

@@ -144,7 +144,12 @@ class Handler(BaseHTTPRequestHandler):
         name, answer = one.answer(f"/{path}", self.headers, body)
         if "hangs" in answer or "error" in answer:
             return self._say_nothing(name, hang="hangs" in answer)
-        headers = {**answer.get("headers", {})}
+        headers, takes = {**answer.get("headers", {})}, answer.get("after", 0)
+        # Whose clock stands still while it waits has to be told.
+        if takes and "Case-Time" in self.headers:
+            headers["Case-Answer-After"] = str(takes)
+        else:
+            time.sleep(takes)
         if answer.get("type"):
             headers["Content-Type"] = answer["type"]
         return self._send(answer["status"], answer.get("body"), headers)
@@ -163,7 +168,6 @@ class Handler(BaseHTTPRequestHandler):
                 threading.Thread(target=self.server.shutdown).start()
 
     def _say_nothing(self, name: str, *, hang: bool) -> None:
-        # Whose clock stands still while it waits has to be told.
         if "Case-Time" in self.headers:
             return self._send(599, None, {"Case-Answer": name})
         if hang:

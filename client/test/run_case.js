@@ -24,8 +24,8 @@ export const run = async ({ url, options, do: acts, seconds }) => {
     const answer = await ask("POST", path, { ...headers, "Case-Time": at }, body);
     if (answer.headers["case-answer"] === "no answer") return undefined;
     if (answer.headers["case-answer"]) return new TypeError("no network");
-    const { "content-type": type = null, ...rest } = answer.headers;
-    return { status: answer.status, type, headers: rest, body: answer.text };
+    const { "content-type": type = null, "case-answer-after": after = 0, ...rest } = answer.headers;
+    return { status: answer.status, type, headers: rest, body: answer.text, delay: after * 1000 };
   };
   try {
     world.network = forwarded;

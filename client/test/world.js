@@ -23,9 +23,9 @@ export class World {
   told = []; // [event, at, ...details]
   thrown = [];
   random = () => 0.5;
-  /** Answers a request: { status, type, headers, body }, an Error, or undefined: never; or a promise. */
+  /** Answers a request: { status, type, headers, body, delay }, an Error, or undefined: never; or a promise. */
   network = () => undefined;
-  delay = 0; // milliseconds until an answer
+  delay = 0; // milliseconds until an answer that has none of its own
   asking = 0; // how many requests wait for such a promise: no time passes meanwhile
   #timers = new Map();
   #next = 1;
@@ -167,7 +167,8 @@ export class World {
       options.signal?.addEventListener("abort", () => reject(new TypeError("aborted")));
       if (answer === undefined) return;
       const settle = () => (answer instanceof Error ? reject(answer) : resolve(response(answer)));
-      if (this.delay) setTimeout(settle, this.delay);
+      const delay = answer.delay || this.delay;
+      if (delay) setTimeout(settle, delay);
       else settle();
     });
   }

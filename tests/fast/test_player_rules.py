@@ -66,6 +66,8 @@ class Network:
             case "no network":
                 raise ClientConnectionError
 
+        await asyncio.sleep(float(asked.headers["Case-Answer-After"] or 0))
+
         async def read() -> bytes:
             return asked.raw
 
