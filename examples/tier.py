@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 MOST_IN_A_REQUEST = 1000
 FEWEST_TURNS = 40
-"""In so many parts an interval is divided at least, each of which renews its part of the leases: many
-small requests are answered sooner than a few large ones, and cost hardly more."""
+"""An interval has so many parts at least, each of which renews its part of the leases: many small
+requests are answered sooner than a few large ones, and cost hardly more."""
 MOST_AT_ONCE = 4
 """How many requests may be under way."""
 BEATS_PER_LEASE = 3
@@ -130,7 +130,8 @@ class Tier:
             try:
                 async with self._at_once:
                     asked_at = loop.time()
-                    results = await self._post(batch)
+                    items = [{"lease_id": held.lease_id} for held in batch]
+                    results, seconds = await post_heartbeats(self._client, self._url, items)
             except NoAnswerError as error:
                 log.warning("%d leases are not renewed: %s", len(batch), error)
                 self.failed += 1
@@ -142,6 +143,9 @@ class Tier:
                     if held.renewed_at + self._lease < loop.time():
                         self._end(held, "unreachable", {})
             else:
+                self.requests += 1
+                self.interval = max(seconds, FIRST_INTERVAL_SECONDS)
+                self._lease = BEATS_PER_LEASE * self.interval
                 for held, result in zip(batch, results, strict=True):
                     self._settle(held, result, asked_at)
                 return
@@ -167,42 +171,41 @@ class Tier:
         except Exception:
             log.exception("what is told of an end failed")
 
-    async def _post(self, batch: Sequence[_Held]) -> list[dict[str, Any]]:
-        """One result for each.
 
-        Raises:
-            NoAnswerError: It was refused as a whole, or not answered.
-        """
-        body = {"heartbeats": [{"lease_id": held.lease_id} for held in batch]}
-        try:
-            async with (
-                asyncio.timeout(ANSWER_SECONDS),
-                self._client.post(
-                    f"{self._url}/heartbeats",
-                    json=body,
-                    raise_for_status=False,
-                    allow_redirects=False,
-                    timeout=ClientTimeout(total=None),
-                ) as response,
-            ):
-                if response.status != 200:  # noqa: PLR2004
-                    raise NoAnswerError(
-                        f"HTTP {response.status}",
-                        status=response.status,
-                        retry_after=wait_asked_for(response.headers),
-                    )
-                answer = await response.json()
-            results: list[dict[str, Any]] = answer["results"]
-            if len(results) != len(batch):
-                raise NoAnswerError("this is no answer of stream-service")
-        except TimeoutError:
-            raise NoAnswerError(f"no answer within {ANSWER_SECONDS:g} s") from None
-        except (ClientError, ValueError, LookupError, TypeError) as error:
-            raise NoAnswerError(f"no answer of use ({type(error).__name__})") from error
-        self.interval = max(answer["heartbeat_in"], FIRST_INTERVAL_SECONDS)
-        self._lease = BEATS_PER_LEASE * self.interval
-        self.requests += 1
-        return results
+async def post_heartbeats(
+    client: ClientSession, url: str, items: Sequence[dict[str, str]]
+) -> tuple[list[dict[str, Any]], float]:
+    """Renew these; one result for each, and the seconds until the next heartbeat is wanted.
+
+    Raises:
+        NoAnswerError: It was refused as a whole, or not answered.
+    """
+    try:
+        async with (
+            asyncio.timeout(ANSWER_SECONDS),
+            client.post(
+                f"{url}/heartbeats",
+                json={"heartbeats": items},
+                raise_for_status=False,
+                allow_redirects=False,
+                timeout=ClientTimeout(total=None),
+            ) as response,
+        ):
+            if response.status != 200:  # noqa: PLR2004
+                raise NoAnswerError(
+                    f"HTTP {response.status}",
+                    status=response.status,
+                    retry_after=wait_asked_for(response.headers),
+                )
+            answer = await response.json()
+        results: list[dict[str, Any]] = answer["results"]
+        if len(results) != len(items):
+            raise NoAnswerError("this is no answer of stream-service")
+        return results, float(answer["heartbeat_in"])
+    except TimeoutError:
+        raise NoAnswerError(f"no answer within {ANSWER_SECONDS:g} s") from None
+    except (ClientError, ValueError, LookupError, TypeError) as error:
+        raise NoAnswerError(f"no answer of use ({type(error).__name__})") from error
 
 
 async def _start(client: ClientSession, url: str) -> str:
