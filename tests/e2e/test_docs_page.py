@@ -23,6 +23,28 @@ PHONE = {"width": 390, "height": 844}
 # Of Swagger UI's own markup: a button within a button, a nameless table and text without landmark.
 _SWAGGERS = {"nested-interactive", "landmark-unique", "region"}
 
+_FOREIGN_COLOURS = """(() => {
+  const page = getComputedStyle(document.documentElement);
+  const probe = document.body.appendChild(document.createElement("i"));
+  const own = ["--page", "--card", "--track", "--accent"].map((name) => {
+    probe.style.backgroundColor = page.getPropertyValue(name);
+    return getComputedStyle(probe).backgroundColor;
+  });
+  return [...document.querySelectorAll("#swagger-ui *:not(.opblock-summary-method)")]
+    .map((one) => [one.className, getComputedStyle(one).backgroundColor])
+    .filter(([, colour]) => ![...own, "rgba(0, 0, 0, 0)"].includes(colour));
+})()"""
+"""What of the reference stands on a colour that is none of the page's."""
+
+_BUTTONS_ABOVE_CODE = """(() => {
+  const boxes = (selector) => [...document.querySelectorAll(selector)]
+    .filter((one) => one.checkVisibility()).map((one) => [one, one.getBoundingClientRect()]);
+  return boxes("button, .copy-to-clipboard").flatMap(([button, a]) => boxes("pre")
+    .filter(([, b]) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom)
+    .map(() => button.outerHTML));
+})()"""
+"""The buttons that cover a piece of code, if only by a corner."""
+
 
 def only_refusals(complaints: list[str]) -> bool:
     """Chromium itself complains of every 4xx; of nothing else may it."""
@@ -99,6 +121,8 @@ def test_the_api_page_is_its_own_and_can_be_read_on_a_phone(
     assert all(url.startswith((service.url, "data:")) for url in asked)
     assert visit.complaints == []
     screenshot(page, f"docs-{scheme}-phone")
+    assert page.evaluate(_FOREIGN_COLOURS) == []
+    assert page.evaluate(_BUTTONS_ABOVE_CODE) == []
     found = Axe().run(page)
     others = {found["id"] for found in found.response["violations"]} - _SWAGGERS
     assert not others, found.generate_report()

@@ -1,9 +1,4 @@
-// Swagger UI on this service's own description, in the colours that the visitor's system asks for.
-const dark = matchMedia("(prefers-color-scheme: dark)");
-const follow = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
-dark.addEventListener("change", follow);
-follow();
-
+// A quick start to copy, and Swagger UI on this service's own description.
 // The quick start speaks of this service, wherever it is, and can be copied.
 const here = new URL(".", location.href).href.replace(/\/$/, "");
 for (const code of document.querySelectorAll("code.curl")) {
@@ -36,6 +31,7 @@ SwaggerUIBundle({
   defaultModelExpandDepth: 2,
   displayRequestDuration: true,
   tryItOutEnabled: true,
+  syntaxHighlight: false,
   validatorUrl: null,
 });
 
