@@ -184,6 +184,7 @@ class Playing {
     this.state = "resuming";
     this.#key = newKey();
     this.#body = null;
+    this.#mayHurry = false; // the spread is the service's
     this.#after(Math.random() * clamp(this.stream.heartbeat_in, 0, RESUME_SPREAD));
     this.stream = null;
   }

@@ -308,6 +308,7 @@ var StreamService = (() => {
     this.state = "resuming";
     __privateSet(this, _key, newKey());
     __privateSet(this, _body, null);
+    __privateSet(this, _mayHurry, false);
     __privateMethod(this, _Playing_instances, after_fn).call(this, Math.random() * clamp(this.stream.heartbeat_in, 0, RESUME_SPREAD));
     this.stream = null;
   };

@@ -330,6 +330,7 @@ class Player:
         self.stream = {}
         self.state = State.RESUMING
         self._key = secrets.token_urlsafe(16)
+        self._may_hurry = False  # the spread is the service's
         return self._spread() * min(beat, RESUME_SPREAD_SECONDS)
 
     def _failed(self, error: NoAnswerError) -> float:
