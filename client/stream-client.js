@@ -55,7 +55,7 @@ class Playing {
   #grace = null;
   #paused = null; // the timer of a pause
   #sent = 0;
-  #startedAt = 0; // when the first start was sent
+  #startedAt = 0; // when a start was sent last
   #freeAt = 0; // when the next request may be sent, by a clock that nobody sets
   #left = { id: null, sent: 0 }; // the stream that a leaving page stopped, and the requests by then
   #stopped = null;
@@ -307,7 +307,7 @@ class Playing {
     if (this.state === "over" && !last) throw new Error("No longer wanted");
     if (body) {
       this.#unsure = true;
-      this.#startedAt ||= performance.now();
+      this.#startedAt = performance.now();
     }
     this.#count();
     this.#asks = true;
@@ -348,7 +348,7 @@ class Playing {
 
   /** Seconds until the next request may be sent: whatever happens, no storm. */
   #wait(starts) {
-    const zapped = starts && !this.#startedAt ? startFreeAt : 0;
+    const zapped = starts && !this.#sent ? startFreeAt : 0;
     const at = Math.max(this.#sent < FREE_REQUESTS ? 0 : this.#freeAt, zapped);
     return Math.max(at - performance.now(), 0) / SECOND;
   }

@@ -135,7 +135,7 @@ var StreamService = (() => {
       // the timer of a pause
       __privateAdd(this, _sent, 0);
       __privateAdd(this, _startedAt, 0);
-      // when the first start was sent
+      // when a start was sent last
       __privateAdd(this, _freeAt, 0);
       // when the next request may be sent, by a clock that nobody sets
       __privateAdd(this, _left, { id: null, sent: 0 });
@@ -403,7 +403,7 @@ var StreamService = (() => {
       if (this.state === "over" && !last) throw new Error("No longer wanted");
       if (body) {
         __privateSet(this, _unsure, true);
-        __privateGet(this, _startedAt) || __privateSet(this, _startedAt, performance.now());
+        __privateSet(this, _startedAt, performance.now());
       }
       __privateMethod(this, _Playing_instances, count_fn).call(this);
       __privateSet(this, _asks, true);
@@ -445,7 +445,7 @@ var StreamService = (() => {
   };
   /** Seconds until the next request may be sent: whatever happens, no storm. */
   wait_fn = function(starts) {
-    const zapped = starts && !__privateGet(this, _startedAt) ? startFreeAt : 0;
+    const zapped = starts && !__privateGet(this, _sent) ? startFreeAt : 0;
     const at = Math.max(__privateGet(this, _sent) < FREE_REQUESTS ? 0 : __privateGet(this, _freeAt), zapped);
     return Math.max(at - performance.now(), 0) / SECOND;
   };

@@ -276,8 +276,7 @@ class Player:
         if first and self._replace:
             body["replace"] = self._replace
         self._unsure = True
-        if first and not self._sent:
-            self._start_free_at = asyncio.get_running_loop().time() + 1.0
+        self._start_free_at = asyncio.get_running_loop().time() + 1.0
         reply = await self._post("/streams", body)
         lease_id, refused = reply.lease_id(), reply.is_refusal()
         if lease_id is not None or refused:
