@@ -1,6 +1,6 @@
 // pm2 start ecosystem.config.js                the service, on this machine
 // pm2 deploy staging setup                     prepare a server
-// pm2 deploy ecosystem.config.js staging       deploy to it
+// pm2 deploy staging                           deploy to it; with this file's name before staging, too
 // docs/deployment.md tells the rest.
 'use strict';
 

@@ -26,7 +26,8 @@ pytestmark = pytest.mark.timeout(600)
 
 SETUP = ("pm2", "deploy", "staging", "setup")
 RELOAD = ("pm2", "reload", "stream-service")
-UPDATE = ("pm2", "deploy", "ecosystem.config.js", "staging")
+UPDATE = ("pm2", "deploy", "staging")
+UPDATE_BY_FILE = ("pm2", "deploy", "ecosystem.config.js", "staging")
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def test_production_has_no_host_but_the_one_that_is_set(server: Server) -> None:
 def test_the_two_commands_of_the_first_version_deploy_the_service(server: Server) -> None:
     server.run(*SETUP)
     began = time.monotonic()
-    server.run(*UPDATE)
+    server.run(*UPDATE_BY_FILE)
     print(f"\n  first deployment, virtual environment and all: {time.monotonic() - began:.0f} s")
     assert [status for _, status in server.instances()] == ["online", "online"]
 
@@ -169,7 +170,7 @@ async def test_a_changed_commit_goes_live_without_loss(server: Server) -> None:
     async with steady_load(server.port) as load:
         await server.run_beside(*UPDATE)
         await asyncio.sleep(1)
-    load.report("pm2 deploy ecosystem.config.js staging (another commit, another lock)")
+    load.report("pm2 deploy staging (another commit, another lock)")
     assert ask(server.port, "GET", "/health/second") == (200, {"status": "UP"})
     assert server.interpreters().isdisjoint(interpreters)
     assert server.variable("STREAM_LIMIT") == {None}
@@ -181,7 +182,7 @@ async def test_a_revert_brings_the_commit_before_back_without_loss(server: Serve
     async with steady_load(server.port) as load:
         await server.run_beside(*UPDATE, "revert", "1")
         await asyncio.sleep(1)
-    load.report("pm2 deploy ecosystem.config.js staging revert 1")
+    load.report("pm2 deploy staging revert 1")
     assert ask(server.port, "GET", "/health/second")[0] == 404
     assert server.variable("STREAM_LIMIT") == {"7"}
     assert load.lost == 0
