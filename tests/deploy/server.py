@@ -148,11 +148,19 @@ class Server:
         }
 
     def set_limit(self, limit: int | None) -> None:
-        """Change STREAM_LIMIT in the file with the settings, or remove it."""
+        """Write the file with the settings anew, with this STREAM_LIMIT or none."""
         text = f"HOST=127.0.0.1\nPORT={self.port}\nMONGO_URL={self.database.url}\n"
         if limit is not None:
             text += f"STREAM_LIMIT={limit}\n"
-        (self.folder / "app" / "shared" / "stream-service.env").write_text(text)
+        self._settings.write_text(text)
+
+    def add_setting(self, name: str, value: str) -> None:
+        """Add a line to the file with the settings."""
+        self._settings.write_text(f"{self._settings.read_text()}{name}={value}\n")
+
+    @property
+    def _settings(self) -> Path:
+        return self.folder / "app" / "shared" / "stream-service.env"
 
     def variable(self, name: str) -> set[str | None]:
         """The values of a variable in the environments of the instances."""

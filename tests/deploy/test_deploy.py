@@ -205,6 +205,20 @@ async def test_when_pm2_is_killed_and_comes_back_only_its_new_processes_answer(
     assert ask(server.port, "GET", "/health/live")[0] == 200
 
 
+def test_a_release_whose_processes_keep_ending_fails_and_the_next_one_brings_them_back(
+    server: Server,
+) -> None:
+    # The rehearsal listens on 127.0.0.1. This address is no machine's: RFC 5737.
+    server.add_setting("HOST", "192.0.2.1")
+    failed = server.attempt(*UPDATE)
+    assert failed.returncode != 0
+    assert "stream-service: not every new process stays up" in failed.stdout
+    server.set_limit(None)
+    server.run(*UPDATE)
+    assert [status for _, status in server.instances()] == ["online", "online"]
+    assert ask(server.port, "GET", "/health/ready")[0] == 200
+
+
 def test_a_release_whose_processes_have_other_settings_fails(server: Server) -> None:
     # The file changes while the last process starts.
     server.change(
