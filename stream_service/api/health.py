@@ -106,6 +106,7 @@ def settings_to_agree_on(
         "ENFORCE": int(settings.enforce),
         "DIGEST_KEY": digests("the same key?", "processes")[:16],
         "PLAYBACK_KEYS": list(key_ids),
+        "PLAYBACK_AUDIENCE": settings.playback_audience,
         "POLICY_FILE": _file_digest(settings.policy_file),
     }
 

@@ -58,6 +58,16 @@ async def test_each_setting_that_differs_is_told_once(
     assert [document["settings"]["STREAM_LIMIT"] for document in one.others] == [4]
 
 
+async def test_another_audience_of_the_playback_tokens_is_told(
+    store: MongoStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    for audience in ("https://cdn.example", None):
+        await process(store, digest_key=KEY, playback_audience=audience).meet()
+    [line] = told(caplog, "settings of processes differ")
+    assert (line["setting"], line["here"]) == ("PLAYBACK_AUDIENCE", None)
+    assert line["there"] == "https://cdn.example"
+
+
 async def test_no_document_of_a_process_has_its_key(
     connect: Callable[..., MongoStore], mongo: MongoClient[Any], database: str
 ) -> None:
