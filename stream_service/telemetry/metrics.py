@@ -33,6 +33,7 @@ from stream_service.streams import (
     StoreUnavailableError,
     StreamEndedError,
     StreamNotFoundError,
+    TooManyRequestsError,
     utc_now,
 )
 from stream_service.telemetry.shared_files import VARIABLE, SharedCollector
@@ -62,15 +63,19 @@ SILENT_SHARE = 0.6
 OTHER = "other"
 """The platform of streams on none that is set, or that name none."""
 
+_FAILED = {
+    LimitReachedError: "refused",
+    KeyReusedError: "key_reused",
+    StoreUnavailableError: "unavailable",
+    TooManyRequestsError: "throttled",
+}
 _OUTCOMES = (
     "admitted",
     "would_refuse",
     "would_replace",
     "replacing",
     "replayed",
-    "refused",
-    "key_reused",
-    "unavailable",
+    *_FAILED.values(),
 )
 _WITHIN = {None: "admitted", "refusal": "would_refuse", "replacement": "would_replace"}
 _REASONS = ("stopped", "expired", "replaced")
@@ -157,6 +162,7 @@ class Metrics(Observer):
         self._ended = {reason: heartbeats.labels(reason) for reason in _REASONS}
         self._unknown = heartbeats.labels("unknown")
         self._heartbeat_unavailable = heartbeats.labels("unavailable")
+        self._heartbeat_throttled = heartbeats.labels("throttled")
         ends = Counter(
             "stream_service_ends",
             "Streams that ended: stopped and replaced by a request, expired as found by the next "
@@ -286,6 +292,8 @@ class Metrics(Observer):
                 self._unknown.inc()
             case StoreUnavailableError():
                 self._heartbeat_unavailable.inc(times)
+            case TooManyRequestsError():
+                self._heartbeat_throttled.inc(times)
 
     def on_end(self, end: End) -> None:
         """Count a stream that ended."""
@@ -345,13 +353,7 @@ def _became(start: Started | Exception) -> str | None:
             return "replayed"
         case Started(stream=stream, spared=spared):
             return "replacing" if stream.replaced is not None else _WITHIN[spared]
-        case LimitReachedError():
-            return "refused"
-        case KeyReusedError():
-            return "key_reused"
-        case StoreUnavailableError():
-            return "unavailable"
-    return None
+    return next((outcome for kind, outcome in _FAILED.items() if isinstance(start, kind)), None)
 
 
 class Sampler:

@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from stream_service.admission import Start
 from stream_service.app import create_app
+from stream_service.group_commit import GroupCommit
 from stream_service.settings import Settings
 from stream_service.streams import LimitReachedError, Reached, StoreUnavailableError, utc_now
 from stream_service.telemetry import metrics as metrics_module
@@ -182,6 +183,18 @@ async def test_a_stop_of_all_counts_each_stream_that_it_ended(client: Client) ->
     assert values['stream_service_batch_size_sum{kind="stop"}'] == 3
 
 
+async def test_starts_and_heartbeats_that_are_too_many_at_once_are_counted(
+    aiohttp_client: AiohttpClient, double_store: MongoStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(GroupCommit.__init__.__kwdefaults__ or {}, "max_waiting", 0)
+    client = await aiohttp_client(create_app(Settings(), store=double_store))
+    assert (await client.post("/streams", headers=VIEWER)).status == 429
+    assert await beat(client, NEVER_STARTED) == 429
+    values = await scrape(client)
+    assert values['stream_service_starts_total{outcome="throttled"}'] == 1
+    assert values['stream_service_heartbeats_total{outcome="throttled"}'] == 1
+
+
 async def test_a_store_that_is_away_is_counted_and_leaves_no_figure_of_streams(
     aiohttp_client: AiohttpClient,
 ) -> None:
@@ -314,6 +327,15 @@ async def test_dashboard_alerts_and_text_name_only_metrics_that_exist(
     named = set(re.findall(r"stream_service_[a-z_]+[a-z]", (ROOT / file).read_text()))
     assert named
     assert named <= exposed | families
+
+
+async def test_the_guide_names_every_outcome_of_starts_and_heartbeats() -> None:
+    guide = (ROOT / "docs" / "operations.md").read_text()
+    families = {family.name: family for family in await Metrics().collect()}
+    for name in ("stream_service_starts", "stream_service_heartbeats"):
+        outcomes = {one.labels["outcome"] for one in families[name].samples}
+        [told] = re.findall(rf"^- `{name}_total`: .*`outcome`: (.+)$", guide, re.MULTILINE)
+        assert set(told.split(", ")) == outcomes
 
 
 async def test_the_dashboard_shows_every_metric() -> None:
