@@ -67,7 +67,7 @@ class Start:
         session: Digest of the session id.
         limit: How many active streams this session may have, 0 to 100.
         rules: The further limits that apply.
-        plan: The name of the plan that these are of, or None; for events.
+        plan: The name of the plan that these are of, or None.
         enforced: Whether a start beyond the limit is refused. Otherwise it is admitted, no other
             stream loses its place by "oldest" or "stalest", and only the slots are an end.
         device: Label for lists and refusals, or None.

@@ -4,6 +4,7 @@
     session      digest of the session id; also the shard key
     stream_id    begins with its slot
     device, content, platform, device_id, fingerprint, salt   absent where there is none
+    limit, plan  of the account when the stream started; likewise
     places       what it holds beside its slot, by a unique index; absent if nothing
     started_at
     expires_at   the stream is active if and only if this lies in the future; not indexed
@@ -45,7 +46,7 @@ A player asks within a third of a lease; until then its slot may have been taken
 has to be told that its stream was stopped or replaced: not knowing it, it would start anew.
 """
 
-_OPTIONAL = ("device", "content", "platform", "device_id", "fingerprint", "salt")
+_OPTIONAL = ("device", "content", "platform", "device_id", "fingerprint", "salt", "limit", "plan")
 _STEP_SECONDS = int(FORGET_STEP.total_seconds())
 
 

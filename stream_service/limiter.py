@@ -559,6 +559,8 @@ class Limiter:
             places=(*start.places, *places.names),
             fingerprint=start.fingerprint,
             salt=start.salt,
+            limit=start.limit,
+            plan=start.plan,
             tombstones=before,
         )
 

@@ -56,6 +56,9 @@ class Stream(NamedTuple):
             one numbered place under each further limit, `<prefix>/<number>`.
         fingerprint: Digest of what the start with that key said, or None without a key.
         salt: Random value from which, with that key, the lease's secret is made; or None.
+        limit: How many streams the account might have when this one started; None of one that was
+            started by a version without this.
+        plan: The name of the account's plan then, or None without a policy.
         ended: What ended it for good: a stop, or a start that found its lease over and made sure
             that no late heartbeat brings it back. None: its lease alone says whether it is active.
         ended_by: Random; tells which command ended it for good. None: nothing has.
@@ -73,6 +76,8 @@ class Stream(NamedTuple):
     places: tuple[str, ...] = ()
     fingerprint: str | None = None
     salt: str | None = None
+    limit: int | None = None
+    plan: str | None = None
     ended: Ended | None = None
     ended_by: bytes | None = None
     tombstones: tuple[Tombstone, ...] = ()

@@ -68,9 +68,11 @@ async def start(request: web.Request) -> web.Response:
 
 async def list_active(request: web.Request) -> web.Response:
     """`GET /streams`: what is playing."""
-    session, limit = session_of(request), limit_of(request)
+    session, own = session_of(request), limit_of(request)
     streams = await request.app[LIMITER].active(session)
-    return json_response({"streams": describe_all(streams), "active": len(streams), "limit": limit})
+    limit, plan, _ = own.at_the_newest(streams)
+    answer = {"streams": describe_all(streams), "active": len(streams), "limit": limit}
+    return json_response(answer if plan is None else {**answer, "plan": plan})
 
 
 async def show(request: web.Request) -> web.Response:

@@ -31,10 +31,12 @@ from stream_service.streams import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from aiohttp import StreamReader
 
     from stream_service.api.policy import Plan
-    from stream_service.streams import Rule
+    from stream_service.streams import Rule, Stream
 
 SESSION_HEADER = "Session-Id"
 KEY_HEADER = "Idempotency-Key"
@@ -249,9 +251,38 @@ def forget_of(request: web.Request) -> bool:
     return value == "1"
 
 
-def limit_of(request: web.Request) -> int:
+class AccountLimit(NamedTuple):
+    """How many streams an account may have.
+
+    Attributes:
+        limit: So many.
+        plan: The name of its plan, or None without a policy.
+        default: Whether it is merely the default, while accounts may have limits of their own.
+    """
+
+    limit: int
+    plan: str | None
+    default: bool
+
+    def at_the_newest(self, active: Sequence[Stream]) -> AccountLimit:
+        """This, or what the account's newest start said where this request says nothing.
+
+        Args:
+            active: What plays, oldest first.
+        """
+        newest = active[-1] if active else None
+        if not self.default or newest is None or newest.limit is None:
+            return self
+        return AccountLimit(newest.limit, newest.plan, default=False)
+
+
+def limit_of(request: web.Request) -> AccountLimit:
     """How many streams this account may have: what the trusted headers say, or the default."""
-    return _limit_of(request, _plan_of(request)[1])
+    name, plan = _plan_of(request)
+    header = request.app[SETTINGS].stream_limit_header
+    own = [one for one in (header, plan and PLAN_HEADER) if one]
+    default = bool(own) and not any(request.headers.get(one) for one in own)
+    return AccountLimit(_limit_of(request, plan), name, default)
 
 
 def _limit_of(request: web.Request, plan: Plan | None) -> int:
@@ -283,9 +314,9 @@ def _limits_of(request: web.Request, session: str) -> tuple[int, tuple[Rule, ...
     if plan is None:
         return limit, (), None
     attributes = _attributes_of(request)
-    for name in sorted(plan.require):
-        if name not in attributes:
-            raise invalid(ATTRIBUTES_HEADER, f"{ATTRIBUTES_HEADER} must name {name}.")
+    for wanted in sorted(plan.require):
+        if wanted not in attributes:
+            raise invalid(ATTRIBUTES_HEADER, f"{ATTRIBUTES_HEADER} must name {wanted}.")
     digests = request.app[DIGESTS]
     return limit, tuple(plan.rules(attributes, lambda value: digests(value, session))), name
 

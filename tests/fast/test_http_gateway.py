@@ -58,6 +58,39 @@ async def test_a_viewer_without_a_plan_has_the_limit_of_the_settings(planned: Ap
     assert (await planned.started())["limit"] == 3
 
 
+async def test_who_does_not_know_the_plan_is_told_the_limit_of_the_newest_stream(
+    planned: Api,
+) -> None:
+    async def limit(**headers: str) -> int:
+        listed = (await planned.ask("GET", "/streams", headers=headers)).body
+        assert "plan" not in listed
+        return int(listed["limit"])
+
+    assert await limit() == 3
+    first = await planned.ask("POST", "/streams", headers={PLAN: "5"})
+    assert await limit() == 5
+    planned.clock.move_on(1)
+    await planned.ask("POST", "/streams", headers={PLAN: "2"})
+    assert await limit() == 2
+    assert await limit(**{PLAN: ""}) == 2
+    assert await limit(**{PLAN: "4"}) == 4
+    # A stream in the same slot that said nothing else has the default, not what was there before.
+    planned.clock.move_on(1)
+    await planned.started(replace=first.body["stream_id"])
+    assert await limit() == 3
+    await planned.ask("DELETE", "/streams")
+    assert await limit() == 3
+
+
+async def test_where_no_account_has_a_limit_of_its_own_all_are_told_that_of_today(
+    aiohttp_client: AiohttpClient, double_store: MongoStore
+) -> None:
+    before = await open_api(aiohttp_client, double_store, stream_limit=5)
+    await before.started()
+    lowered = await open_api(aiohttp_client, double_store, stream_limit=2)
+    assert (await lowered.ask("GET", "/streams")).body["limit"] == 2
+
+
 async def test_a_lowered_plan_refuses_without_ending_what_plays(planned: Api) -> None:
     for _ in range(3):
         await planned.started()

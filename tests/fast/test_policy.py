@@ -492,6 +492,21 @@ async def test_the_plan_says_how_many_and_an_unknown_one_is_the_default_and_coun
     assert 'stream_service_limits_total{limit="adult",outcome="refused"} 1.0' in metrics
 
 
+async def test_who_does_not_know_the_plan_is_told_that_of_the_newest_stream(client: Any) -> None:
+    async def told(**plan: str) -> tuple[str, int]:
+        answer = await client.get("/streams", headers={"Session-Id": "s", **plan})
+        listed = await answer.json()
+        return listed["plan"], listed["limit"]
+
+    assert await told() == ("default", 3)
+    # The name of its plan, and not of what the plan requires.
+    await start(client, "family", "quality=sd")
+    assert await told() == ("family", 5)
+    assert await told(**{"Stream-Plan": "none"}) == ("none", 0)
+    await start(client)
+    assert await told() == ("default", 3)
+
+
 async def test_what_the_gateway_says_wrongly_is_400_and_names_the_field(client: Any) -> None:
     for attributes in (
         "quality=",
