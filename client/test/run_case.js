@@ -55,6 +55,10 @@ export const run = async ({ url, options, do: acts, seconds }) => {
       else if (what === "zap" || (what === "play" && playing.state === "over")) {
         playing.stop();
         playing = begin();
+      } else if (what === "close" || what === "kill") {
+        if (what === "close") world.dispatch("pagehide");
+        await world.kill();
+        playing = { state: "over", stop() {} };
       } else if (what === "online") world.dispatch(what);
       else playing.setPaused(what === "pause");
     }

@@ -124,6 +124,13 @@ export class World {
     this.now = until;
   }
 
+  /** The app is gone, and what it has sent is on its way. */
+  async kill() {
+    this.#timers.clear();
+    this.#listeners = [];
+    await this.#settle();
+  }
+
   /** The device sleeps: its clock goes on, its timers do not. */
   sleep(seconds) {
     this.now += seconds * 1000;
@@ -139,7 +146,11 @@ export class World {
   #beacon(url) {
     const request = { at: this.now / 1000, path: url, headers: {}, options: {}, beacon: true };
     this.requests.push(request);
-    this.network(request, this.requests.length - 1);
+    const answer = this.network(request, this.requests.length - 1);
+    if (answer instanceof Promise) {
+      this.asking += 1;
+      answer.finally(() => (this.asking -= 1));
+    }
     return true;
   }
 

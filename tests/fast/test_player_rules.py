@@ -55,16 +55,24 @@ def _seconds() -> float:
 class Network:
     """Sends each request to the stand-in, with the virtual time."""
 
+    is_left = False
+    """The app is gone, and hears nothing."""
+    last_words = 0
+    """How many of its requests are still sent then."""
+
     @asynccontextmanager
     async def post(
         self, url: str, *, headers: Mapping[str, str] | None, json: dict[str, Any] | None, **_: Any
     ) -> AsyncIterator[Any]:
+        left, forever = self.is_left, asyncio.get_running_loop().create_future()
+        if left and not self.last_words:
+            await forever
+        self.last_words -= left
         asked = ask("POST", url, {**(headers or {}), "Case-Time": str(_seconds())}, json)
-        match asked.headers["Case-Answer"]:
-            case "no answer":
-                await asyncio.get_running_loop().create_future()
-            case "no network":
-                raise ClientConnectionError
+        if left or asked.headers["Case-Answer"] == "no answer":
+            await forever
+        if asked.headers["Case-Answer"] == "no network":
+            raise ClientConnectionError
 
         await asyncio.sleep(float(asked.headers["Case-Answer-After"] or 0))
 
@@ -100,15 +108,17 @@ class Run:
         options = dict(self.case["options"] or {})
         if "headers" in options:
             options["headers"] = _broken_headers if options["headers"] == "broken" else _headers
+        self.network = Network()
         self.player = player = Player(
-            cast("ClientSession", Network()),
+            cast("ClientSession", self.network),
             self.case["url"],
             tell=lambda event, _: self._tell(player, event),
             spread=lambda: 0.5,
             after=after,
             **options,
         )
-        self.tasks.append(asyncio.create_task(player.run()))
+        self.running = asyncio.create_task(player.run())
+        self.tasks.append(self.running)
 
     def _tell(self, player: Player, event: str) -> None:
         if event != "error":
@@ -126,8 +136,11 @@ class Run:
             case "online":
                 self.player.online()
             case "zap" | "play" if what == "zap" or self.player.over:
-                # The next player stops this one first.
-                self.begin(after=self.player)
+                # The next player stops this one first, if there is an app still.
+                self.begin(after=None if self.network.is_left else self.player)
+            case "close" | "kill":
+                self.network.is_left, self.network.last_words = True, int(what == "close")
+                self.running.cancel()
             case "pause" | "play":
                 self.player.set_paused(paused=what == "pause")
 
