@@ -71,7 +71,7 @@ async def landing(request: web.Request) -> web.Response:
 
 def _links(names: Iterable[str]) -> str:
     named = ((name, GUIDES[name].title) for name in names if name in GUIDES)
-    return " · ".join(f'<a href="docs/{name}">{title}</a>' for name, title in named)
+    return "".join(f'<li><a href="docs/{name}">{title}</a></li>' for name, title in named)
 
 
 def _time(moment: str) -> str:

@@ -167,9 +167,17 @@ async def test_the_landing_page_leads_to_integrate_then_operate_then_understand(
 ) -> None:
     text = await (await client.get("/", headers=BROWSER)).text()
     assert re.findall(r"<h2>(\w+)</h2>", text) == list(SHELVES)
+    assert text.count('class="primary"') == 1
     shelves = text.split("<h2>")[1:]
     for shelf, names in zip(shelves, SHELVES.values(), strict=True):
         assert re.findall(r'href="docs/([a-z-]+)"', shelf) == list(names)
+
+
+async def test_a_guide_begins_with_its_title_and_ends_with_the_list_of_all(client: Client) -> None:
+    for name in GUIDES:
+        page = await page_of(client, f"/docs/{name}")
+        assert page.links[-len(GUIDES) :] == list(GUIDES)
+        assert page.ids.index("main") + 1 < page.ids.index("guides") == len(page.ids) - 1
 
 
 async def test_a_page_shows_the_pictures_of_its_guide(client: Client) -> None:
