@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 FILES = (
     *("test_store", "test_commands", "test_conflicts", "test_late_commands", "test_interleavings"),
-    *("test_sweep", "test_races", "test_state_machine", "test_process_race", "test_http_lifecycle"),
-    *("test_shadow_mode", "test_fairness", "test_digests"),
+    *("test_forgetting", "test_races", "test_state_machine", "test_process_race", "test_count"),
+    *("test_http_lifecycle", "test_policy", "test_heartbeats", "test_events", "test_shadow_mode"),
+    *("test_fairness", "test_digests"),
 )
 
 EMBEDDED = "mongomock-motor, secantusd-py"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from stream_service import __version__
+from tests.engines import FILES
 from tests.support.processes import ROOT
 
 if TYPE_CHECKING:
@@ -192,3 +193,7 @@ def test_the_version_on_top_of_the_changelog_is_that_of_the_service_and_of_its_c
     )
     package = json.loads((ROOT / "client" / "package.json").read_text())
     assert versions[0] == __version__ == package["version"]
+
+
+def test_the_files_that_are_run_on_every_engine_exist() -> None:
+    assert [name for name in FILES if not (ROOT / "tests" / "fast" / f"{name}.py").is_file()] == []
