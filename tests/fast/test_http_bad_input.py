@@ -104,6 +104,28 @@ async def test_two_sessions_in_one_request_are_refused(
 
 
 @pytest.mark.usefixtures("playing")
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        ('{"device": "TV", "device": "Phone"}', "device"),
+        ('{"device": "TV", "content": "a", "device": null}', "device"),
+        ('{"replace": "oldest", "content": null, "replace": "stalest"}', "replace"),
+        (r'{"content": "a", "\u0063ontent": "a"}', "content"),
+    ],
+)
+async def test_a_body_that_names_a_member_twice_is_refused(api: Api, body: str, name: str) -> None:
+    headers = {"Content-Type": "application/json"}
+    refused = await api.ask("POST", "/streams", data=body, headers=headers)
+    assert (refused.status, refused.body["field"]) == (400, name)
+    assert refused.body["detail"] == f"{name} must be named once."
+
+
+async def test_a_label_may_look_like_members_that_are_named_twice(api: Api) -> None:
+    label = '{"device": "TV", "device": "TV"}: "device":'
+    assert (await api.started(device=label, content=None))["device"] == label
+
+
+@pytest.mark.usefixtures("playing")
 @pytest.mark.parametrize("key", ["", "a" * 257, "caf\u00e9", "tab\tinside"])
 async def test_an_idempotency_key_that_cannot_be_one_is_refused(api: Api, key: str) -> None:
     refused = await api.start(key=key)
