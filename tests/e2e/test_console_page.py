@@ -188,7 +188,6 @@ def test_a_chart_has_a_gap_where_nothing_is_known_and_tells_each_value(
     chart = page.locator("[data-chart=active]")
     expect(chart.locator(".figure")).to_have_text("30")
     expect(chart.locator(".top")).to_have_text("max 40")
-    expect(chart.locator(".axis")).to_contain_text("last 15 min")
     expect(chart.locator("path.line")).to_have_count(2)
     expect(chart.locator("rect.down")).to_have_count(2)
     # By keyboard, and all charts tell of the same moment.
@@ -205,11 +204,36 @@ def test_a_chart_has_a_gap_where_nothing_is_known_and_tells_each_value(
     # By the pointer.
     box = chart.locator(".plot").bounding_box()
     assert box is not None
-    page.mouse.move(box["x"] + box["width"] * (1 - 20 / 900), box["y"] + 40)
+    page.mouse.move(box["x"] + box["width"] * (1 - 20 / 30), box["y"] + 40)
     expect(chart.locator(".figure")).to_have_text("20")
-    page.mouse.move(box["x"] + 5, box["y"] + 40)
+    page.mouse.move(0, 0)
     expect(chart.locator(".figure")).to_have_text("30")
     assert visit.complaints == []
+
+
+def test_charts_begin_with_the_process_and_say_figures_as_people_do(
+    visit: Visit, service: Service
+) -> None:
+    state = {**state_of(service), "history": history([0.599, 0.04])}
+    page = visit.open("about:blank", viewport=DESK)
+    page.route("**/console/state", lambda route: route.fulfill(json=state))
+    page.goto(f"{service.url}/console")
+    starts = page.locator("[data-chart=starts]")
+    expect(starts.locator(".top")).to_have_text("max 0.6 a second")
+    # Of two values the first is half way, not at the far right of a quarter of an hour.
+    drawn = starts.locator(".line").first.get_attribute("d") or ""
+    assert 100 < float(drawn[1:].split(",")[0]) < 200
+    expect(page.locator("#scope")).to_contain_text("this process only")
+    expect(page.locator("#scope")).to_contain_text("Since the start at")
+    latency = page.locator("[data-chart=latency]")
+    expect(latency.locator("h2 + .note")).to_have_text("to answer viewers, in the service")
+    expect(latency.locator(".figure")).to_have_text(re.compile(r"p50\s40\sms\s+p99\s40\sms"))
+    for line in (0, 1):
+        key = "getComputedStyle(document.querySelector('.key-%d'), '::before').backgroundColor"
+        drawn_in = (
+            "getComputedStyle(document.querySelector('[data-chart=latency] .line-%d')).stroke"
+        )
+        assert page.evaluate(key % line) == page.evaluate(drawn_in % line)
 
 
 def test_each_process_behind_one_port_is_shown_by_itself(visit: Visit, service: Service) -> None:
@@ -237,7 +261,7 @@ def test_each_process_behind_one_port_is_shown_by_itself(visit: Visit, service: 
         with page.expect_response("**/console/state"):
             pass
         assert page.get_by_label("Process").input_value() == other
-    expect(page.locator("#scope")).to_contain_text("knows its own figures alone")
+    expect(page.locator("#scope")).to_contain_text("this process only")
 
 
 def test_an_outage_is_told_as_what_it_is(

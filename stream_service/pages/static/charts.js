@@ -6,9 +6,9 @@ const WIDTH = 300;
 const HEIGHT = 64;
 const SVG = "http://www.w3.org/2000/svg";
 
-const number = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
+const number = new Intl.NumberFormat("en", { maximumSignificantDigits: 2 });
 const count = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
-const perSecond = (value) => `${number.format(value)}\u00a0/s`;
+const perSecond = (value) => `${number.format(value)}\u00a0a\u00a0second`;
 const percent = (value) => `${number.format(value * 100)}\u00a0%`;
 const seconds = (value) => (value < 1 ? `${number.format(value * 1000)}\u00a0ms` : `${number.format(value)}\u00a0s`);
 
@@ -17,15 +17,15 @@ const CHARTS = [
     about: "of the starts that were decided" },
   { name: "starts", title: "Starts", lines: { starts: "" }, format: perSecond, about: "streams started" },
   { name: "heartbeats", title: "Heartbeats", lines: { heartbeats: "" }, format: perSecond, about: "all, whatever the answer" },
-  { name: "errors", title: "Errors", lines: { errors: "" }, format: perSecond, about: "answers of 500 and above to viewers" },
+  { name: "errors", title: "Errors", lines: { errors: "" }, format: perSecond, about: "answers of 500 and above" },
   { name: "latency", title: "Latency", lines: { p50: "p50", p99: "p99" }, format: seconds, none: "no requests",
-    about: "time to answer viewers, in the service" },
+    about: "to answer viewers, in the service" },
   { name: "database-wait", title: "Wait for a command", lines: { database_wait: "" }, format: seconds, none: "no commands",
-    about: "p99, until a batch is sent to the database" },
+    about: "p99, until a batch is sent" },
   { name: "batch-size", title: "Batch size", lines: { batch_size: "" }, format: number.format, none: "no commands",
-    about: "requests that share a command, on average" },
+    about: "requests that share a command" },
   { name: "active", title: "Active streams", lines: { active: "" }, format: count.format, none: "not counted",
-    about: "in the database; counted while a console or Prometheus asks" },
+    about: "in the database, of all processes" },
 ];
 
 class Chart {
@@ -54,8 +54,8 @@ class Chart {
     const axis = element("p", { className: "axis" });
     axis.append(element("span", { className: "from" }), element("span", { className: "to" }));
     this.box.append(
-      element("h2", { textContent: about.title }), this.#figure, this.#when, plot, axis,
-      element("p", { className: "note", textContent: about.about }),
+      element("h2", { textContent: about.title }), element("p", { className: "note", textContent: about.about }),
+      this.#figure, this.#when, plot, axis,
     );
     const point = () => onPoint(Number(this.#range.value));
     this.#range.addEventListener("input", point);
@@ -69,11 +69,13 @@ class Chart {
   }
 
   show(history, now) {
-    const span = history.window_seconds * 1000;
     const end = Date.parse(now);
+    const interval = history.interval_seconds * 1000;
+    // From the start of the process, if that is not longer ago.
+    const span = Math.min(history.window_seconds * 1000, interval + end - Date.parse(history.at[0] ?? now));
     this.#at = history.at;
     const x = history.at.map((at) => WIDTH * (1 - (end - Date.parse(at)) / span));
-    const step = (WIDTH * history.interval_seconds * 1000) / span;
+    const step = (WIDTH * interval) / span;
     this.#points = x;
     this.#step = step;
     this.lines = Object.keys(this.#about.lines).map((name) => history[name]);
@@ -92,12 +94,12 @@ class Chart {
     });
     const cursor = path("", "cursor");
     this.#svg.replaceChildren(...parts, cursor);
-    this.#top.textContent = known.length ? `max ${this.#about.format(most)}` : "";
+    this.#top.textContent = most > 0 ? `max ${this.#about.format(most)}` : "";
     this.box.querySelector(".to").textContent = clockTime(now);
-    this.box.querySelector(".from").textContent = `last ${history.window_seconds / 60} min`;
+    this.box.querySelector(".from").textContent = clockTime(end - span);
     this.#range.disabled = x.length === 0;
     this.#range.max = Math.max(0, x.length - 1);
-    this.current = x.length && end - Date.parse(history.at.at(-1)) < 3000 * history.interval_seconds ? x.length - 1 : null;
+    this.current = x.length && end - Date.parse(history.at.at(-1)) < 3 * interval ? x.length - 1 : null;
   }
 
   // Tell the value of one moment, or of now.
@@ -106,19 +108,19 @@ class Chart {
     this.#svg.querySelector(".cursor")?.setAttribute(
       "d", index === null || this.#points[index] === undefined ? "" : `M${this.#points[index]},0V${HEIGHT}`,
     );
-    const texts = Object.values(this.#about.lines).map((name, line) => {
+    // With two lines, the figures are their legend.
+    const figures = Object.values(this.#about.lines).map((name, line) => {
       const value = at === null ? undefined : this.lines?.[line]?.[at];
       const text = value === undefined || value === null ? "–" : this.#about.format(value);
-      return name ? `${name}\u00a0${text}` : text;
+      return element("span", { className: name && `key key-${line}`, textContent: name ? `${name}\u00a0${text}` : text });
     });
-    const unknown = texts.every((text) => text.endsWith("–"));
-    this.#figure.textContent = unknown ? "–" : texts.join(" · ");
-    this.#figure.classList.toggle("two", texts.length > 1);
+    const unknown = figures.every(({ textContent }) => textContent.endsWith("–"));
+    this.#figure.replaceChildren(...figures.flatMap((figure) => [figure, " "]));
     const reason = unknown && at !== null && this.#about.none ? this.#about.none : "";
     const when = index === null ? "" : `at ${clockTime(this.#at[index])}`;
     this.#when.textContent = [when, reason || (unknown ? "not known yet" : "")].filter(Boolean).join(": ") || "\u00a0";
     this.#range.value = at ?? 0;
-    this.#range.setAttribute("aria-valuetext", at === null ? "not known" : `${reason || this.#figure.textContent} at ${clockTime(this.#at[at])}`);
+    this.#range.setAttribute("aria-valuetext", at === null ? "not known" : `${reason || this.#figure.textContent.trim()} at ${clockTime(this.#at[at])}`);
   }
 
   // The entry that is drawn there, if there is one.

@@ -85,10 +85,11 @@ function show(latest) {
   );
   document.documentElement.classList.remove("stale");
   byId("as-of").textContent = `as of ${clockTime(state.now)}`;
-  const of = state.scope === "directory" ? "all processes that share the metrics directory"
-    : `process ${state.process}, which started at ${clockTime(state.started_at)} and knows its own figures alone`;
-  byId("scope").textContent =
-    `Last ${state.history.window_seconds / 60} min, a value for every ${state.history.interval_seconds} s, of ${of}.`;
+  const began = Date.parse(state.started_at);
+  const { interval_seconds: interval, window_seconds: span } = state.history;
+  const from = Date.parse(state.now) - began < span * 1000 ? `Since the start at ${clockTime(began)}` : `Last ${span / 60} min`;
+  byId("scope").textContent = `${from}, a value for every ${interval} s, of `
+    + (state.scope === "directory" ? "all processes that share the metrics directory." : `this process only (${state.process}).`);
   charts.show(state);
   if (!state.enforce) {
     document.querySelector("[data-chart=refusals] .note").textContent =
