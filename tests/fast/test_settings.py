@@ -292,10 +292,12 @@ def test_variables_of_other_programs_are_no_near_misses() -> None:
     assert near_misses(dict.fromkeys(others, "x")) == []
 
 
+@pytest.mark.parametrize("arguments", [[], ["--check"]])
 @pytest.mark.parametrize(
     ("variable", "text"), [("STREAM_LIMIT", "many"), ("MONGO_URL", "mongodb://host:port")]
 )
 def test_a_near_miss_is_told_also_when_another_setting_is_invalid(
+    arguments: list[str],
     variable: str,
     text: str,
     capsys: pytest.CaptureFixture[str],
@@ -303,7 +305,7 @@ def test_a_near_miss_is_told_also_when_another_setting_is_invalid(
 ) -> None:
     monkeypatch.setenv(variable, text)
     monkeypatch.setenv("STREAM_TTL_SECS", "90")
-    assert main([]) == 1
+    assert main(arguments) == (2 if arguments else 1)
     invalid, missed = capsys.readouterr().err.splitlines()
     assert invalid.startswith(f"stream-service: {variable} must ")
     assert missed.startswith("stream-service: STREAM_TTL_SECS is not read: did you mean STREAM_TTL")
