@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -40,6 +41,7 @@ from stream_service.streams import (
     StreamEndedError,
     StreamNotFoundError,
     Tombstone,
+    TooManyRequestsError,
     stream_id_of,
     utc_now,
 )
@@ -58,10 +60,10 @@ SET_BACK = timedelta(seconds=1)
 """From which step on a clock counts as set back."""
 
 MANY_AT_ONCE = 8
-"""How many requests with many heartbeats share a command."""
+"""How many requests with many heartbeats share a command, if it has room for all of each."""
 
 MANY_WAITING = 64
-"""How many of them may wait for the next such command."""
+"""How many of them may be under way."""
 
 FEWEST, MOST = 8, 1000
 """Of one request so many heartbeats are in a command, as fits the database's speed."""
@@ -269,11 +271,10 @@ class Limiter:
         self._at_once = FEWEST
         # Apart from the others, and one at a time: no single heartbeat waits behind a thousand.
         self._many: GroupCommit[_Many, list[Renewed | Exception]] = GroupCommit(
-            self._many_batch,
-            max_batch=MANY_AT_ONCE,
-            max_waiting=MANY_WAITING,
-            observe=group("heartbeats"),
+            self._many_batch, max_batch=MANY_AT_ONCE, observe=group("heartbeats")
         )
+        self._many_under_way = 0
+        self._turn = asyncio.Lock()
         self._stop: GroupCommit[Place, End | None] = GroupCommit(
             self._stop_batch, account=_session, observe=group("stop")
         )
@@ -374,8 +375,19 @@ class Limiter:
             that it raises.
         """
         answered, outcomes = self._many.answered, dict[Place, Renewed | Exception]()
+        if self._many_under_way >= MANY_WAITING:
+            too_many = TooManyRequestsError("queue")
+            self._observer.on_heartbeat(too_many, len(places))
+            raise too_many
+        self._many_under_way += 1
         try:
-            async with asyncio.timeout(self._many.deadline_seconds):
+            # Of those that would fill a command the next waits until the one before is done: if
+            # they went part by part in turn, all would be late.
+            is_large = len(places) * MANY_AT_ONCE > self._at_once
+            async with (
+                asyncio.timeout(self._many.deadline_seconds),
+                self._turn if is_large else nullcontext(),
+            ):
                 left = list(places)
                 while left:
                     some, left = left[: self._at_once], left[self._at_once :]
@@ -389,6 +401,8 @@ class Limiter:
         except Exception as error:
             self._observer.on_heartbeat(error, len(places))
             raise
+        finally:
+            self._many_under_way -= 1
         over = [outcome for outcome in outcomes.values() if isinstance(outcome, Exception)]
         for outcome in over:
             self._observer.on_heartbeat(outcome)
@@ -574,12 +588,16 @@ class Limiter:
         places = [place for many in batch for place in many.places]
         returning = {place for many in batch for place in many.returning}
         labels = self._labels if any(many.with_labels for many in batch) else None
-        began = asyncio.get_running_loop().time()
-        outcomes = iter(await self._renew(places, returning, labels))
-        took = asyncio.get_running_loop().time() - began
-        if took > 2 * SHORT_SECONDS:
-            self._at_once = max(FEWEST, self._at_once // 2)
-        elif took < SHORT_SECONDS / 2:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            outcomes = iter(await self._renew(places, returning, labels))
+        finally:
+            took = loop.time() - began
+            if took > 2 * SHORT_SECONDS:
+                self._at_once = max(FEWEST, self._at_once // 2)
+        # That a short one is quick says nothing of a long one.
+        if took < SHORT_SECONDS / 2 and len(places) >= self._at_once:
             self._at_once = min(MOST, self._at_once * 2)
         results: list[list[Renewed | Exception] | Exception | Again] = []
         for many in batch:

@@ -91,10 +91,16 @@ class Viewers:
         await self.client.close()
 
     async def ask(
-        self, method: str, path: str, session: str, *, key: str | None = None, body: Any = None
+        self,
+        method: str,
+        path: str,
+        session: str | None,
+        *,
+        key: str | None = None,
+        body: Any = None,
     ) -> Answer | None:
         """One request, held to what every answer promises; None if the connection was lost."""
-        headers = {"Session-Id": session}
+        headers = {} if session is None else {"Session-Id": session}
         if key is not None:
             headers["Idempotency-Key"] = key
         if self._token:

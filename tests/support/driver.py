@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 from pymongo.errors import BulkWriteError
 
-from stream_service import __main__, connection, documents, store
+from stream_service import __main__, connection, documents, limiter, store
 from stream_service.api import access, handlers, inputs, playback
 from stream_service.group_commit import GroupCommit
 from stream_service.limiter import Limiter
@@ -111,7 +111,7 @@ async def _counts_looks(self: Limiter, starts: Any, now: Any) -> Any:
     return await _decide(self, starts, now)
 
 
-def change(what: str) -> None:  # noqa: C901, PLR0912 - a table
+def change(what: str) -> None:  # noqa: C901, PLR0912, PLR0915 - a table
     """Make one change to the service, in this process."""
     name, _, value = what.partition("=")
     match name:
@@ -134,6 +134,8 @@ def change(what: str) -> None:  # noqa: C901, PLR0912 - a table
         case "unfair":
             _group["max_share"] = 1_000_000
             GroupCommit.__init__ = _who_goes_again_comes_first  # type: ignore[method-assign]
+        case "batches-whole":
+            limiter.FEWEST = limiter.MOST
         case "clock":
             ahead = timedelta(seconds=float(value))
             shifted = functools.partial(_server.create_app, clock=lambda: utc_now() + ahead)
