@@ -55,6 +55,8 @@ async def state_when(
 
 
 async def test_the_history_tells_what_happened_in_each_interval(client: Client) -> None:
+    # What is before the first reading happened in no interval.
+    await state_when(client, lambda state: bool(state["history"]["at"]))
     for _ in range(4):
         response = await client.post("/streams", headers=VIEWER)
         if response.status == 201:
