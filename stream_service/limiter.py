@@ -327,8 +327,14 @@ class Limiter:
 
     async def active(self, session: str) -> list[Stream]:
         """The session's active streams, oldest first."""
-        now = self._clock()
-        return [stream for stream in await self._list(session) if stream.is_active(now)]
+        return (await self.held(session))[0]
+
+    async def held(self, session: str) -> tuple[list[Stream], list[Stream]]:
+        """What the session's slots hold, oldest first: active streams, and those that are over."""
+        now, active, over = self._clock(), list[Stream](), list[Stream]()
+        for stream in await self._list(session):
+            (active if stream.is_active(now) else over).append(stream)
+        return active, over
 
     async def get(self, place: Place) -> Stream:
         """One active stream.

@@ -265,13 +265,13 @@ class AccountLimit(NamedTuple):
     plan: str | None
     default: bool
 
-    def at_the_newest(self, active: Sequence[Stream]) -> AccountLimit:
-        """This, or what the account's newest start said where this request says nothing.
+    def at_the_newest(self, streams: Sequence[Stream]) -> AccountLimit:
+        """This, or what the start of the newest stream said where this request says nothing.
 
         Args:
-            active: What plays, oldest first.
+            streams: Of the account, oldest first.
         """
-        newest = active[-1] if active else None
+        newest = streams[-1] if streams else None
         if not self.default or newest is None or newest.limit is None:
             return self
         return AccountLimit(newest.limit, newest.plan, default=False)

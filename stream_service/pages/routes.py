@@ -11,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from stream_service.api.openapi import openapi_document
 from stream_service.api.representation import encode
+from stream_service.pages.console_account import console_account
 from stream_service.pages.console_state import console_state
 from stream_service.pages.docs_page import docs_routes
 from stream_service.pages.files import FOR_AN_HOUR, NOT_KEPT, static_file
@@ -64,7 +65,11 @@ def page_routes(settings: Settings) -> list[web.RouteDef]:
     pages = ["/docs", "/console"]
     routes = [*routes, *(web.get(f"{page}/", _without_slash) for page in pages)]
     console = static_file(_STATIC / "console.html", NOT_KEPT)
-    routes += [web.get("/console", console), web.get("/console/state", console_state)]
+    routes += [
+        web.get("/console", console),
+        web.get("/console/state", console_state),
+        web.get("/console/account", console_account),
+    ]
     return routes
 
 

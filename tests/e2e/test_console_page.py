@@ -358,13 +358,22 @@ def test_support_sees_and_ends_the_streams_of_one_account(
             re.compile(r"Last heartbeat\s*\d\d:\d\d:\d\d \(\d s ago\)")
         )
         screenshot(page, "console-support-desk")
-        page.get_by_role("button", name="End Phone").click()
-        expect(streams).to_have_count(2)
+        for answer, left in (("Cancel", 3), ("End it", 2)):
+            page.get_by_role("button", name="End Phone").click()
+            expect(page.get_by_role("dialog")).to_contain_text("End Phone?")
+            page.get_by_role("button", name=answer).click()
+            expect(page.get_by_role("dialog")).to_be_hidden()
+            expect(streams).to_have_count(left)
+        expect(page.locator("#account-said")).to_contain_text("Ended: Phone. 2 of 3 streams active")
+        expect(page.locator("#account-said")).to_be_focused()
         page.get_by_role("button", name="End all streams").click()
-        expect(streams).to_have_count(2)  # it asks first
-        page.get_by_role("button", name="Really end all 2?").click()
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog")).to_be_hidden()
+        page.get_by_role("button", name="End all streams").click()
+        assert service.ask("GET", "/streams", viewer)[1]["active"] == 2  # it asks first
+        page.get_by_role("button", name="End all 2").click()
         expect(streams).to_have_count(0)
-        expect(page.locator("#account-said")).to_contain_text("2 ended")
+        expect(page.locator("#account-said")).to_contain_text("2 ended. Nothing is playing")
         assert service.ask("GET", "/streams", viewer)[1]["active"] == 0
         assert account not in page.url
         assert account not in page.evaluate("JSON.stringify([history.state, {...localStorage}])")
@@ -374,6 +383,96 @@ def test_support_sees_and_ends_the_streams_of_one_account(
         page.context.close()
     assert service.log
     assert account not in "".join(service.log)
+
+
+def test_support_sees_under_which_limits_an_account_plays_and_how_its_last_streams_ended(
+    visit: Visit, tmp_path: Path, screenshot: Callable[[Page, str], None]
+) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text(
+        "[plans.default]\nstreams = 3\n[plans.basic]\nstreams = 2\n"
+        '[plans.basic.limits.uhd]\nwhen = { quality = "uhd" }\nstreams = 1\n'
+        '[plans.basic.limits.same-title]\neach = "title"\nstreams = 1\n'
+    )
+    basic = {"Session-Id": "zoe", "Stream-Plan": "basic", "Content-Type": "application/json"}
+
+    def start(device: str, title: str, quality: str, **more: str) -> Any:
+        attributes = {"Stream-Attributes": f'quality={quality}, title="{title}"'}
+        body = json.dumps({"device": device, "content": title.title(), **more})
+        headers = {**basic, **attributes, "Idempotency-Key": device}
+        return service.ask("POST", "/streams", headers, body)
+
+    arguments = ("--embedded", "--data-dir", str(tmp_path / "data"))
+    with processes.Service(
+        *arguments, POLICY_FILE=str(policy), STREAM_TTL_SECONDS="600"
+    ) as service:
+        _, radio = start("Radio", "the-hour", "sd")
+        service.ask("DELETE", f"/streams/{radio['lease_id']}", {})
+        start("Old phone", "tea-time", "sd")
+        start("TV", "deep-sea", "uhd", platform="tizen 7.0")
+        start("Phone", "evening-news", "sd", replace="oldest")
+        assert start("Laptop", "ballroom", "sd")[0] == 409
+        pages = []
+        for scheme in ("light", "dark"):
+            for where, viewport in (("desk", DESK), ("phone", PHONE)):
+                page = visit.open(
+                    f"{service.url}/console#support", color_scheme=scheme, viewport=viewport
+                )
+                pages.append((page, f"{scheme}-{where}"))
+        for page, name in pages:
+            page.get_by_label("Account (Session-Id)").fill("zoe")
+            page.get_by_role("button", name="Look up").click()
+            # Its own limit, though the console knows no plan.
+            expect(page.locator("#account-said")).to_contain_text(
+                "2 of 2 streams (plan basic) active at "
+            )
+            playing = page.locator("#account-streams li")
+            expect(playing).to_have_count(2)
+            tv = playing.filter(has_text="Deep-Sea")
+            expect(tv).to_contain_text("tizen 7.0")
+            expect(tv).to_contain_text("all streams (2), same-title, uhd")
+            ends = page.locator("#account-ends li")
+            expect(ends).to_have_count(2)
+            expect(ends.first).to_contain_text("Replaced")
+            expect(ends.last).to_contain_text("Stopped")
+            expect(page.locator("#account-memory")).to_contain_text("Refusals are not stored")
+            looks_right(page, screenshot, f"support-{name}")
+            page.get_by_role("button", name="End TV").click()
+            looks_right(page, screenshot, f"support-asks-{name}")
+            page.get_by_role("button", name="Cancel").click()
+        # What a slot still holds is told by name.
+        page.get_by_role("button", name="End TV").click()
+        page.get_by_role("button", name="End it").click()
+        expect(ends.first).to_contain_text(re.compile(r"Stopped\s*TV: Deep-Sea, tizen 7.0\s*at "))
+        for page, name in pages:
+            page.get_by_label("Account (Session-Id)").fill("nobody")
+            page.get_by_role("button", name="Look up").click()
+            expect(page.locator("#account-said")).to_contain_text(
+                re.compile(
+                    r"Nothing is playing at .* 3 streams \(plan default\). That is the default"
+                )
+            )
+            looks_right(page, screenshot, f"support-nothing-{name}")
+        [database] = service.children
+        send(database, signal.SIGSTOP)
+        for page, name in pages:
+            page.get_by_role("button", name="Look up").click()
+            expect(page.locator("#account-said")).to_contain_text("The database is unreachable")
+            expect(page.locator("#account-found")).to_be_hidden()
+            expect(page.locator("#store")).to_contain_text("Database unreachable since")
+            looks_right(page, screenshot, f"support-database-away-{name}")
+        send(database, signal.SIGCONT)
+
+
+def looks_right(page: Page, screenshot: Callable[[Page, str], None], name: str) -> None:
+    """Keep a picture, and see that the page is accessible and fits."""
+    screenshot(page, name)
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    width = page.viewport_size
+    assert width is not None
+    assert page.evaluate("document.documentElement.scrollWidth") <= width["width"]
+    assert cut_off(page) == []
 
 
 def test_the_list_is_of_the_account_that_it_was_asked_for(visit: Visit, service: Service) -> None:
@@ -397,18 +496,18 @@ def test_the_list_is_of_the_account_that_it_was_asked_for(visit: Visit, service:
 
     look_up("anna")
     expect(streams).to_have_count(2)
-    page.route("**/streams", slow)
-    with page.expect_request("**/streams"):
+    page.route("**/console/account", slow)
+    with page.expect_request("**/console/account"):
         look_up("bert")
     expect(page.get_by_role("button", name="End all streams")).to_be_hidden()
     expect(streams).to_have_count(0)
     # And the other way round: bert's answer comes once anna's is there.
     look_up("anna")
     expect(streams).to_have_count(2)
-    with page.expect_response("**/streams"):
+    with page.expect_response("**/console/account"):
         held[0].continue_()
     page.get_by_role("button", name="End all streams").click()
-    page.get_by_role("button", name="Really end all 2?").click()
+    page.get_by_role("button", name="End all 2").click()
     expect(page.locator("#account-said")).to_contain_text("2 ended")
     assert len(service.active("bert")) == 3
     assert service.active("anna") == []

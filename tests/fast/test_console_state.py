@@ -10,7 +10,9 @@ import pytest
 
 from stream_service.api import health
 from stream_service.api.health import HEALTH
+from stream_service.api.representation import timestamp
 from stream_service.app import create_app
+from stream_service.pages.console_account import MOST_ENDS
 from stream_service.settings import Settings
 from stream_service.streams import StoreUnavailableError, utc_now
 from stream_service.telemetry import history as history_module
@@ -20,6 +22,7 @@ from tests.support.http_api import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from aiohttp import web
     from aiohttp.test_utils import TestClient
@@ -173,3 +176,81 @@ def test_of_a_request_that_no_route_took_not_even_the_method_is_kept() -> None:
     [problem] = recent.of_the_last_hour()
     assert problem.method is None
     assert utc_now() - problem.last < timedelta(minutes=1)
+
+
+async def test_support_is_told_an_accounts_own_limit_its_streams_and_its_last_ends(
+    aiohttp_client: AiohttpClient, double_store: MongoStore, tmp_path: Path
+) -> None:
+    (tmp_path / "policy.toml").write_text(
+        "[plans.default]\nstreams = 3\n[plans.basic]\nstreams = 2\n"
+        '[plans.basic.limits.uhd]\nwhen = { quality = "uhd" }\nstreams = 1\n'
+        '[plans.basic.limits.same-title]\neach = "title"\nstreams = 1\n'
+    )
+    settings, clock = Settings(policy_file=tmp_path / "policy.toml"), Clock()
+    began = clock.now
+    client = await aiohttp_client(create_app(settings, store=double_store, clock=clock))
+    basic = {**VIEWER, "Stream-Plan": "basic", "Stream-Attributes": 'quality=uhd, title="secret"'}
+
+    async def start(device: str, **more: str) -> str:
+        clock.move_on(1)
+        headers = {**basic, "Idempotency-Key": device}
+        answer = await client.post("/streams", headers=headers, json={"device": device, **more})
+        return str((await answer.json())["stream_id"])
+
+    async def account() -> dict[str, Any]:
+        told: dict[str, Any] = await (await client.get("/console/account", headers=VIEWER)).json()
+        return told
+
+    def at(seconds: float) -> str:
+        return timestamp(began + timedelta(seconds=seconds))
+
+    told = await account()
+    assert (told["limit"], told["plan"], told["by_default"]) == (3, "default", True)
+    assert (told["streams"], told["ends"]) == ([], [])
+    first, second = await start("TV"), await start("Phone", platform="ios 18", replace="oldest")
+    told = await account()
+    assert (told["active"], told["limit"], told["plan"], told["by_default"]) == (
+        *(1, 2, "basic"),
+        False,
+    )
+    [playing] = told["streams"]
+    assert (playing["stream_id"], playing["platform"]) == (second, "ios 18")
+    assert (playing["limit"], playing["plan"]) == (2, "basic")
+    # Names alone: neither the key's digest nor the title's.
+    assert playing["limits"] == ["same-title", "uhd"]
+    [replaced] = told["ends"]
+    assert (replaced["stream_id"], replaced["reason"]) == (first, "replaced")
+    assert (replaced["by"], replaced["exact"], replaced["device"]) == (at(2), False, None)
+    clock.move_on(1)
+    await client.delete(f"/streams/{second}", headers=VIEWER)
+    # Once, though its slot has a tombstone of it, too; and what it was is still known.
+    stopped, before = (await account())["ends"]
+    assert before == replaced
+    assert (stopped["reason"], stopped["by"], stopped["exact"]) == ("stopped", at(3), True)
+    assert (stopped["device"], stopped["platform"]) == ("Phone", "ios 18")
+    # Nothing plays, but its last start said what it may have.
+    assert ((await account())["limit"], (await account())["active"]) == (2, 0)
+    third = await start("Tablet")
+    clock.move_on(settings.stream_ttl_seconds)
+    ends = [(end["stream_id"], end["reason"], end["by"]) for end in (await account())["ends"]]
+    assert ends == [
+        (third, "expired", at(4 + settings.stream_ttl_seconds)),
+        (second, "stopped", at(4)),
+        (first, "replaced", at(4)),
+    ]
+
+
+async def test_support_is_told_the_latest_ends_and_no_more_than_fit_a_page(
+    aiohttp_client: AiohttpClient, double_store: MongoStore
+) -> None:
+    clock = Clock()
+    settings = Settings(stream_limit=MOST_ENDS + 5)
+    client = await aiohttp_client(create_app(settings, store=double_store, clock=clock))
+    started = []
+    for _ in range(settings.stream_limit):
+        clock.move_on(1)
+        started.append((await (await client.post("/streams", headers=VIEWER)).json())["stream_id"])
+    clock.move_on(settings.stream_ttl_seconds)
+    told = await (await client.get("/console/account", headers=VIEWER)).json()
+    ends = [end["stream_id"] for end in told["ends"]]
+    assert ends == started[::-1][:MOST_ENDS]

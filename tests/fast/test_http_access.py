@@ -29,6 +29,7 @@ GATEWAYS = ("gate-new-0123456789", "gate-old-0123456789")
 OPERATORS = ("op-new-0123456789", "op-old-0123456789")
 PAGES = {
     *("/", "/docs", "/docs/", "/docs/{guide}", "/console", "/console/", "/console/state"),
+    "/console/account",
     *("/metrics", "/static/{file}", "/favicon.ico"),
 }
 FOR_VIEWERS = [
@@ -40,7 +41,7 @@ FOR_VIEWERS = [
 FOR_VIEWERS += [("POST", "/streams"), ("GET", "/openapi.json")]
 FOR_VIEWERS += [("DELETE", "/streams"), ("DELETE", "/streams/x"), ("POST", "/streams/x/stop")]
 FOR_OPERATORS = ["/", "/docs", "/docs/integration", "/console", "/console/state", "/metrics"]
-FOR_OPERATORS += ["/static/icon.svg"]
+FOR_OPERATORS += ["/static/icon.svg", "/console/account"]
 SESSION = {"Session-Id": "me"}
 SHARED = "shared-token-0123"
 

@@ -1,5 +1,7 @@
-// Support: what one account plays, and ending it.
+// Support: what one account plays, how its last streams ended, and ending them.
 import { ask, byId, clockTime, duration, element, say } from "./dom.js";
+
+const REASONS = { stopped: "Stopped", expired: "Lease ran out", replaced: "Replaced" };
 
 export class Support {
   #lease = null; // milliseconds
@@ -20,7 +22,6 @@ export class Support {
       this.#say("No account looked up.", "");
     });
     byId("end-all").addEventListener("click", () => this.#endAll());
-    byId("end-all-cancel").addEventListener("click", () => this.#asked(false));
   }
 
   // Takes over what the service says of itself.
@@ -31,84 +32,123 @@ export class Support {
 
   #forget(next) {
     this.#account = next;
-    this.#show([]);
+    this.#hide();
     this.#say("Looking it up…", "");
   }
 
-  // A late answer, after another account was asked for, is dropped.
-  async #look(account) {
-    const { ok, answer, took } = await ask(account, "GET", "streams");
+  #hide() {
+    byId("account-found").hidden = true;
+    byId("account-streams").replaceChildren();
+    byId("account-ends").replaceChildren();
+  }
+
+  // A late answer, after another account was asked for, is dropped. Says first what was done before.
+  async #look(account, done = "") {
+    const { ok, answer, took } = await ask(account, "GET", "console/account");
     if (account !== this.#account) return undefined;
     if (!ok) {
-      this.#show([]);
-      return this.#say(`${took}. ${answer.detail}`, "bad");
+      this.#hide();
+      return this.#fail(answer, took, done);
     }
-    this.#show(answer.streams);
-    return this.#say(
-      answer.active === 0 ? "Nothing is playing on this account."
-        : `${answer.active} of ${answer.limit} ${answer.limit === 1 ? "stream" : "streams"} active, at ${clockTime(Date.now())}.`,
-      "good",
-    );
+    this.#show(answer);
+    const { active, limit, plan } = answer;
+    const at = `at ${clockTime(Date.now())}`;
+    const may = plan === null ? streams(limit) : `${streams(limit)} (plan ${plan})`;
+    const playing = active === 0 ? `Nothing is playing ${at}. The account may have ${may}.`
+      : `${active} of ${may} active ${at}.`;
+    const known = answer.by_default ? " That is the default: its own limit is known from its last start, and none is stored." : "";
+    return this.#say(`${done}${playing}${known}`, "good");
   }
 
   async #end(stream) {
-    const account = this.#account;
-    const { ok, answer, took } = await ask(account, "DELETE", `streams/${stream.stream_id}`);
-    if (account !== this.#account) return undefined;
-    if (!ok) return this.#say(`${took}. ${answer.detail}`, "bad");
-    await this.#look(account);
-    if (account !== this.#account) return undefined;
-    return this.#say(`Ended: ${stream.device ?? "unnamed device"}.`, "good");
+    const name = stream.device ?? "unnamed device";
+    await this.#ask(`End ${name}? Its player stops at its next heartbeat. A viewer can start it again.`, "End it", async (account) => {
+      const { ok, answer, took } = await ask(account, "DELETE", `streams/${stream.stream_id}`);
+      return { ok, answer, took, done: `Ended: ${name}. ` };
+    });
   }
 
   async #endAll() {
-    if (!byId("end-all").dataset.asked) return this.#asked(true);
-    this.#asked(false);
-    const account = this.#account;
-    const { ok, answer, took } = await ask(account, "DELETE", "streams");
-    if (account !== this.#account) return undefined;
-    if (!ok) return this.#say(`${took}. ${answer.detail}`, "bad");
-    await this.#look(account);
-    if (account !== this.#account) return undefined;
-    return this.#say(`${answer.ended} ended. Nothing is playing on this account, unless it starts again.`, "good");
+    const all = this.#streams.length;
+    await this.#ask(`End all ${streams(all)}? The players stop at their next heartbeats. Viewers can start again.`, `End all ${all}`, async (account) => {
+      const { ok, answer, took } = await ask(account, "DELETE", "streams");
+      return { ok, answer, took, done: `${answer.ended} ended. ` };
+    });
   }
 
-  #asked(asked) {
-    const button = byId("end-all");
-    button.dataset.asked = asked ? "yes" : "";
-    button.textContent = asked ? `Really end all ${this.#streams.length}?` : "End all streams";
-    byId("end-all-cancel").hidden = !asked;
+  async #ask(question, yes, act) {
+    const account = this.#account;
+    const dialog = byId("confirm");
+    byId("confirm-text").textContent = question;
+    byId("confirm-yes").textContent = yes;
+    dialog.returnValue = "";
+    dialog.showModal();
+    await new Promise((closed) => dialog.addEventListener("close", closed, { once: true }));
+    if (dialog.returnValue !== "yes") return;
+    const { ok, answer, took, done } = await act(account);
+    if (account !== this.#account) return;
+    byId("account-said").focus(); // the button that had it may be gone
+    if (ok) await this.#look(account, done);
+    else this.#fail(answer, took);
+  }
+
+  #fail({ title, detail }, took, done = "") {
+    this.#say(`${done}${title ?? took}. ${detail}`, "bad");
   }
 
   #say(text, is) {
     say(byId("account-said"), text, is);
   }
 
-  #show(streams) {
-    this.#streams = streams;
-    this.#asked(false);
-    byId("end-all-box").hidden = streams.length === 0;
-    byId("account-streams").replaceChildren(...streams.map((stream) => this.#item(stream)));
+  #show({ account, streams: playing, ends, retention_seconds: retention }) {
+    this.#streams = playing;
+    byId("account-found").hidden = false;
+    byId("playing").hidden = playing.length === 0;
+    byId("account-streams").replaceChildren(...playing.map((stream) => this.#stream(stream)));
+    byId("ends-title").textContent = ends.length === 0 ? "No end is remembered" : "Ended";
+    byId("account-ends").replaceChildren(...ends.map((end) => this.#over(end)));
+    byId("account-memory").textContent =
+      `An end is remembered for ${duration(retention * 1000).replace(/ 0 (s|min)$/, "")} at least, and the last eight of a slot while it is in use. `
+      + "Refusals are not stored: with EVENTS=1 the service writes a line for each start, refusal and end. "
+      + `In these lines, and in the audit, the account begins with ${account}.`;
   }
 
-  #item(stream) {
+  #stream(stream) {
+    const { plan, limit, limits } = stream;
     const item = element("li", { className: "stream" });
-    const facts = element("dl");
-    for (const [name, text] of [
-      ["Content", stream.content ?? "not named"],
-      ["Started", this.#since(Date.parse(stream.started_at))],
-      ["Last heartbeat", this.#lastHeartbeat(stream)],
-      ["Lease ends", clockTime(stream.expires_at)],
-    ]) {
-      const pair = element("div");
-      pair.append(element("dt", { textContent: name }), element("dd", { textContent: text }));
-      facts.append(pair);
-    }
     const name = stream.device ?? "Unnamed device";
     const button = element("button", { type: "button", textContent: "End" });
     button.setAttribute("aria-label", `End ${name}`);
     button.addEventListener("click", () => this.#end(stream));
-    item.append(element("h3", { textContent: name }), facts, button);
+    const total = limit === null ? "all streams" : `all streams (${limit})`;
+    item.append(
+      element("h4", { textContent: name }),
+      button,
+      facts([
+        ["Content", stream.content ?? "not named"],
+        ["Platform", stream.platform ?? "not named"],
+        ["Started", this.#since(Date.parse(stream.started_at))],
+        ["Last heartbeat", this.#lastHeartbeat(stream)],
+        ["Lease ends", clockTime(stream.expires_at)],
+        ...(plan === null ? [] : [["Plan", plan]]),
+        ["Counts under", [total, ...limits].join(", ")],
+      ]),
+      element("code", { textContent: stream.stream_id }),
+    );
+    return item;
+  }
+
+  #over(end) {
+    const item = element("li", { className: "end" });
+    const name = end.exact ? end.device ?? "Unnamed device" : "An earlier stream";
+    const what = [end.content, end.platform].filter((one) => one !== null).join(", ");
+    const started = end.started_at === null ? "" : `, started ${clockTime(end.started_at)}`;
+    item.append(
+      element("strong", { textContent: REASONS[end.reason] }),
+      element("span", { textContent: what ? `${name}: ${what}` : name }),
+      element("span", { className: "when", textContent: `${end.exact ? "at" : "before"} ${clockTime(end.by)}${started}` }),
+      element("code", { textContent: end.stream_id }),
+    );
     return item;
   }
 
@@ -122,4 +162,16 @@ export class Support {
   #since(moment) {
     return `${clockTime(moment)} (${duration(Date.now() + this.#ahead - moment)} ago)`;
   }
+}
+
+const streams = (number) => `${number} ${number === 1 ? "stream" : "streams"}`;
+
+function facts(pairs) {
+  const list = element("dl");
+  for (const [name, text] of pairs) {
+    const pair = element("div");
+    pair.append(element("dt", { textContent: name }), element("dd", { textContent: text }));
+    list.append(pair);
+  }
+  return list;
 }
