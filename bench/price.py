@@ -13,41 +13,27 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import secrets
-import shutil
 import subprocess
 import sys
 import tempfile
 import urllib.request
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pymongo import MongoClient
 
+from bench.engines import ENGINES, Engine, MadeUp, engine_named, entries, fill
 from bench.load import name_streams, wrk
 from bench.processes import free_port, running, usage
 from stream_service.api.digests import Digests
-from stream_service.api.lease_ids import LeaseIds
-from stream_service.documents import forget_at, id_of
-from stream_service.process.embedded import PROGRAM
-from stream_service.streams import Place, new_secret, stream_id_of, token_of
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    import psutil
-
-RUST, MONGO = "secantusd-rs", "MONGO_URL"
-ENGINES = (PROGRAM, RUST, MONGO)
 CONNECTIONS = 64
 BEATING = 2000
 """Of how many streams, spread over all of them, the heartbeats and lists are."""
-AT_ONCE = 10_000
 
 COUNT = """
 import asyncio, json, sys, time
@@ -72,37 +58,6 @@ async def main():
 asyncio.run(main())
 """
 """Run in a process of its own: the store's own count."""
-
-
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """A database server that runs.
-
-    Attributes:
-        name: One of `ENGINES`, or `null`.
-        url: Of the server.
-        processes: Its processes, if they are ours to look at.
-    """
-
-    name: str
-    url: str
-    processes: Sequence[psutil.Process]
-
-
-def _engine(stack: ExitStack, name: str) -> Engine | None:
-    if name == MONGO:
-        url = os.environ.get("MONGO_URL")
-        return Engine(name, url, ()) if url else None
-    program = shutil.which(name) or shutil.which(name, path=Path(sys.executable).parent)
-    if program is None:
-        return None
-    data, port = (
-        Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))),
-        free_port(),
-    )
-    command = [program, "--port", str(port), "--storage-path", str(data), "--sync-on-commit"]
-    process = stack.enter_context(running(command, port))
-    return Engine(name, f"mongodb://127.0.0.1:{port}/?directConnection=true", [process])
 
 
 def _null(stack: ExitStack) -> Engine:
@@ -130,43 +85,13 @@ def _service(stack: ExitStack, url: str, database: str) -> int:
 
 def _fill(url: str, database: str, count: int) -> list[tuple[str, str]]:
     """Put so many active streams there; returns some of them, spread evenly."""
-    digests, word, now = Digests(), secrets.token_hex(6), datetime.now(UTC)
-    lease_ids = LeaseIds(digests)
-    chosen: list[tuple[str, str]] = []
-    step = max(1, count // BEATING)
+    now = datetime.now(UTC)
+    made_up = MadeUp(secrets.token_hex(6), now, now + timedelta(hours=2))
     with MongoClient[dict[str, Any]](url) as client:
-        streams = client[database]["streams"]
-        for first in range(0, count, AT_ONCE):
-            documents = []
-            for number in range(first, min(first + AT_ONCE, count)):
-                login = f"{word}-{number}"
-                secret = new_secret()
-                place = Place(digests(login), stream_id_of(0, token_of(secret)))
-                documents.append(
-                    {
-                        "_id": id_of(place),
-                        "session": place.session,
-                        "stream_id": place.stream_id,
-                        "device": "living-room-tv",
-                        "content": "film-42-episode",
-                        "started_at": now,
-                        "expires_at": now + timedelta(hours=2),
-                        "forget_at": forget_at(now + timedelta(hours=2), timedelta(minutes=5)),
-                    }
-                )
-                if number % step == 0:
-                    chosen.append((login, lease_ids.lease_id(place, secret)))
-            streams.insert_many(documents, ordered=False)
-    return chosen
-
-
-def _entries(streams: Any, documents: list[dict[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """The entries that these documents have in the indexes of their collection."""
-    for name, index in streams.index_information().items():
-        condition = index.get("partialFilterExpression", {})
-        for document in documents:
-            if all(field in document for field in condition):
-                yield name, tuple(document.get(field) for field, _ in index["key"])
+        for _ in fill(client[database]["streams"], made_up, range(count)):
+            pass
+    chosen = range(0, count, max(1, count // BEATING))
+    return [(made_up.login(number), made_up.lease_id(number)) for number in chosen]
 
 
 def _entries_changed(url: str, database: str, port: int) -> dict[str, int]:
@@ -182,11 +107,12 @@ def _entries_changed(url: str, database: str, port: int) -> dict[str, int]:
 
     with MongoClient[dict[str, Any]](url) as client:
         streams = client[database]["streams"]
-        seen = [set[tuple[str, Any]]()]
+        indexes = streams.index_information()
+        seen = [entries(indexes, ())]
 
         def look() -> int:
             found = list(streams.find({"session": Digests()(login)}))
-            seen.append(set(_entries(streams, found)))
+            seen.append(entries(indexes, found))
             return len(seen[-1] ^ seen[-2])
 
         stream = ask("/streams")
@@ -303,7 +229,7 @@ def main() -> int:
     for name in options.engines.split(","):
         for count in map(int, options.streams.split(",")):
             with ExitStack() as stack:
-                engine = _engine(stack, name)
+                engine = engine_named(stack, name)
                 if engine is None:
                     missing.append(name)
                     break
