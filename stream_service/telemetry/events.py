@@ -32,6 +32,7 @@ _encode = Encoder().encode
 
 class _Data(Struct, omit_defaults=True, kw_only=True):
     account: str
+    plan: str | None = None
     platform: str | None = None
     device: str | None = None
     content: str | None = None
@@ -41,7 +42,6 @@ class StartedData(_Data, kw_only=True):
     """A start that was admitted, once for all its tries."""
 
     stream_id: str
-    plan: str | None = None
     active: int
     limit: int
     expires_at: datetime
@@ -53,7 +53,6 @@ class StartedData(_Data, kw_only=True):
 class RefusedData(_Data, kw_only=True):
     """A start that a limit stood in the way of."""
 
-    plan: str | None = None
     active: int
     limit: int
     rule: str | None = None
@@ -171,6 +170,7 @@ class Events(Observer):
         data = EndedData(
             account=stream.session,
             stream_id=stream.stream_id,
+            plan=stream.plan,
             platform=stream.platform,
             device=stream.device if self._with_labels else None,
             content=stream.content if self._with_labels else None,

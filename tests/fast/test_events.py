@@ -114,6 +114,7 @@ def test_each_start_that_was_decided_and_each_end_is_one_event(
         {**tablet, "active": 2, "limit": 2},
         {
             **of_tv,
+            "plan": "default",
             "stream_id": first["stream_id"],
             "reason": "replaced",
             "replaced_by": third["stream_id"],
@@ -126,12 +127,12 @@ def test_each_start_that_was_decided_and_each_end_is_one_event(
             "replaced": first["stream_id"],
         },
         {
-            "device": "tablet",
+            **tablet,
             "stream_id": third["stream_id"],
             "reason": "stopped",
             "by": "player",
         },
-        {"device": "phone", "stream_id": second["stream_id"], "reason": "expired"},
+        {**phone, "stream_id": second["stream_id"], "reason": "expired"},
     ]
 
 
