@@ -30,7 +30,7 @@ run: $(VENV)/.run  ## Serve on port 3001 with an embedded database in ./data
 	@exec $(BIN)/python -m stream_service --embedded
 
 demo: $(VENV)/.run demo/node_modules  ## See it with a film, a login and a gateway, on http://127.0.0.1:8080: needs Node 20
-	@$(call debian,nginx ffmpeg,nginx-light ffmpeg fonts-dejavu-core)
+	@$(call debian,nginx ffmpeg,nginx-light ffmpeg)
 	@exec $(BIN)/python -m demo
 
 install: $(VENV)/.serve$(if $(TRACING),-tracing)  ## Install what a deployment needs, to serve on MONGO_URL; TRACING=1 adds OpenTelemetry
@@ -81,14 +81,14 @@ test-faults: $(VENV)/.dev  ## Break the store, the service and its clients, unde
 	$(BIN)/python -m pytest --capture=no --quiet tests/faults
 
 test-deploy: $(VENV)/.dev tests/deploy/node_modules  ## Deploy by pm2, reload under load: needs Node 20
-	@$(call debian,git ssh sshd nginx ffmpeg mpv cvlc rsyslogd,git openssh-client openssh-server nginx ffmpeg mpv vlc-bin vlc-plugin-base fonts-dejavu-core rsyslog rsyslog-relp)
+	@$(call debian,git ssh sshd nginx ffmpeg mpv cvlc rsyslogd,git openssh-client openssh-server nginx ffmpeg mpv vlc-bin vlc-plugin-base rsyslog rsyslog-relp)
 	$(BIN)/python -m pytest --capture=no --exitfirst tests/deploy
 
 test-client: client/node_modules  ## Prove the player client's rules and types: needs Node 20
 	npm test --prefix client --silent
 
 test-e2e: $(VENV)/.dev test-client tests/e2e/node_modules demo/node_modules  ## Prove the pages, the client and real players in Chromium: needs Node 20
-	@$(call debian,chromium nginx ffmpeg,chromium nginx-light ffmpeg fonts-dejavu-core)
+	@$(call debian,chromium nginx ffmpeg,chromium nginx-light ffmpeg)
 	$(BIN)/python -m pytest tests/e2e
 
 test-containers: $(VENV)/.dev  ## Build the image without an engine and run it; check compose, manifests, alerts: needs root

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
 SITE = ROOT / "demo" / "site"
-HLS = ROOT / "demo" / "node_modules" / "hls.js" / "dist" / "hls.light.min.js"
+HLS = ROOT / "demo" / "node_modules" / "hls.js" / "dist" / "hls.min.js"
+ICON = ROOT / "stream_service" / "pages" / "static" / "icon.svg"
 FILM_SECONDS = 300
 LEASE_SECONDS = 30
 LIMIT = 3
@@ -75,6 +76,7 @@ async def demo(  # noqa: PLR0913 - what the command line leaves open
         pages = folder / "pages"
         shutil.copytree(SITE, pages, dirs_exist_ok=True)
         shutil.copy(HLS, pages)
+        shutil.copy(ICON, pages)
         token = secrets.token_urlsafe(24)
         policy = folder / "policy.toml"
         policy.write_text(_POLICY.format(limit=limit))

@@ -1,4 +1,4 @@
-"""A film to play: ffmpeg's moving test pattern with a clock, as HLS and DASH."""
+"""A film to play: ffmpeg's moving test pattern with a clock and a tick, as HLS and DASH."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ SEGMENT_SECONDS = 2
 """Short segments: the shorter, the sooner a player that lost its stream runs dry."""
 
 _FRAMES_PER_SECOND = 25
-_FONT = "/usr/share/fonts/truetype/dejavu/DejaVuSansMono-Bold.ttf"
 
 
 def make_film(
@@ -39,15 +38,18 @@ def make_film(
     unfinished = folder.with_name(folder.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    clock = f"drawtext=fontfile={_FONT}:text='%{{pts\\:hms}}':fontsize=56:x=(w-tw)/2:y=h-90"
+    clock = "drawtext=text='%{pts\\:hms}':fontsize=56:x=(w-tw)/2:y=h-90"
     keyframes = str(SEGMENT_SECONDS * _FRAMES_PER_SECOND)
     size = f"testsrc2=size=640x360:rate={_FRAMES_PER_SECOND}:duration={seconds}"
     command = [
         *("ffmpeg", "-hide_banner", "-loglevel", "error", "-nostdin", "-progress", "pipe:1"),
         *("-f", "lavfi", "-i", size),
+        # Browsers pause a film without sound in a tab that is not looked at.
+        *("-f", "lavfi", "-i", f"sine=frequency=110:beep_factor=4:duration={seconds}"),
         *("-vf", f"{clock}:fontcolor=white:box=1:boxcolor=black@0.6:boxborderw=12"),
         # Two qualities, so that players have something to change.
-        *("-map", "0:v", "-map", "0:v", "-s:v:1", "320x180"),
+        *("-map", "0:v", "-map", "0:v", "-s:v:1", "320x180", "-map", "1:a"),
+        *("-af", "volume=0.05", "-c:a", "aac", "-b:a", "32k"),
         *("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p"),
         *("-crf:v:0", "30", "-crf:v:1", "36"),
         *("-g", keyframes, "-keyint_min", keyframes, "-sc_threshold", "0"),

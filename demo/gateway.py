@@ -21,7 +21,7 @@ http {{
     access_log off;
     client_body_temp_path body; proxy_temp_path proxy;
     fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
-    types {{ text/html html; text/css css; text/javascript js; }}
+    types {{ text/html html; text/css css; text/javascript js; image/svg+xml svg; }}
 {site}
 }}
 """

@@ -48,10 +48,11 @@ function show() {
   video.play();
 }
 
-function hide(text) {
+function hide(text, state = "idle") {
+  $("refused").hidden = true;
   hls?.destroy();
   hls = null;
-  screen("idle", text);
+  screen(state, text);
 }
 
 // Runs dry: that is all a disobedient player notices.
@@ -65,10 +66,7 @@ video.addEventListener("ended", () => {
 });
 
 function start(replace) {
-  $("refused").hidden = true;
-  hls?.destroy();
-  hls = null;
-  screen("starting", "One moment");
+  hide("One moment", "starting");
   playing = play({
     device,
     deviceId,
@@ -77,8 +75,9 @@ function start(replace) {
     onStarted: (stream) => held(stream, "This tab has a stream of its household."),
     onBeat: (stream) => held(stream),
     onResumed: (stream) => held(stream, "The stream was lost and has been started again."),
-    onOffline: () => say("The service does not answer. The film goes on."),
-    onOnline: () => say("The service answers again."),
+    // A player that sends nothing any more cannot say that it gets no answer.
+    onOffline: () => obeys() && say("The service does not answer. The film goes on."),
+    onOnline: () => obeys() && say("The service answers again."),
     onUnavailable: () => say("The service does not answer. Asking again."),
     onRefused: (refusal) => {
       hide("Too many streams");
@@ -159,6 +158,7 @@ function offer({ rule, active, limit, streams }, take) {
 const watchIn = (quality) => fetchOfBrowser("/login", { method: "PUT", body: quality });
 $("play").onclick = () => watchIn("hd").then(() => start());
 $("play-uhd").onclick = () => watchIn("uhd").then(() => start());
+$("not-now").onclick = () => ($("refused").hidden = true);
 $("elsewhere").onclick = () => openElsewhere();
 $("copy").onclick = async () => {
   $("address").select();

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, BrowserContext, FloatRect, Page
 
 LEASE_SECONDS = 8
 # A segment (the players have four seconds of film at hand) and one second.
@@ -141,6 +141,15 @@ def test_three_tabs_play_and_the_fourth_is_offered_a_place(
         press_play(tab)
     refused(tabs[3])
     assert tabs[3].get_by_role("button", name="Take this place").count() == 3
+    # All of it can be seen without scrolling, over the picture.
+    tabs[3].set_viewport_size({"width": 1280, "height": 800})
+    places = boxes(tabs[3], "#refused button")
+    [picture] = boxes(tabs[3], "#screen")
+    assert picture["y"] + picture["height"] <= 800
+    for place in places:
+        assert picture["y"] < place["y"] < picture["y"] + picture["height"] - place["height"]
+    screenshot(tabs[3], "demo-refused-1280")
+    tabs[3].set_viewport_size({"width": 760, "height": 820})
     screenshot(tabs[3], "demo-refused")
     tabs[3].emulate_media(color_scheme="dark")
     screenshot(tabs[3], "demo-refused-dark")
@@ -156,6 +165,14 @@ def test_three_tabs_play_and_the_fourth_is_offered_a_place(
     screenshot(tabs[3], "demo-playing")
     for tab in tabs[1:3]:
         plays_on(tab)
+        # Without a sound that is not muted, Chromium would pause it in a tab that is not looked at.
+        assert tab.evaluate("document.querySelector('video').webkitAudioDecodedByteCount") > 0
+        assert not tab.evaluate("document.querySelector('video').muted")
+
+
+def boxes(page: Page, selector: str) -> list[FloatRect]:
+    found = [one.bounding_box() for one in page.locator(selector).all()]
+    return [box for box in found if box is not None]
 
 
 def test_of_one_household_one_tab_plays_in_uhd_and_the_second_takes_its_place(
@@ -176,6 +193,7 @@ def test_of_one_household_one_tab_plays_in_uhd_and_the_second_takes_its_place(
 def test_a_tab_that_ignores_the_limit_goes_dark_once_its_place_is_taken(
     url: str, household: BrowserContext, screenshot: Callable[[Page, str], None]
 ) -> None:
+    household.clock.install()
     disobedient = log_in(household, url, "The Millers")
     device = disobedient.locator("#device").inner_text()
     tabs = [open_tab(household, url) for _ in range(3)]
@@ -194,6 +212,9 @@ def test_a_tab_that_ignores_the_limit_goes_dark_once_its_place_is_taken(
     )
     assert dark_at - at <= DARK_WITHIN_SECONDS
     disobedient.get_by_text("refuses the film").wait_for()
+    # Long after its heartbeats have got no answer, it says nothing else.
+    disobedient.clock.run_for(3 * 60_000)
+    assert "refuses the film" in disobedient.locator("#status").inner_text()
     screenshot(disobedient, "demo-dark")
     for tab in tabs:
         plays_on(tab)
