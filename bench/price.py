@@ -43,12 +43,12 @@ from stream_service.streams import utc_now
 
 async def main():
     store = MongoStore.connect(sys.argv[1], sys.argv[2], timedelta(minutes=5))
-    await store.count(utc_now())
+    await store.count(utc_now(), utc_now())
     took = []
     for _ in range(int(sys.argv[3])):
         began = time.perf_counter()
         try:
-            await store.count(utc_now())
+            await store.count(utc_now(), utc_now())
         except Exception as error:
             sys.exit(f"no answer: {error}")
         took.append((time.perf_counter() - began) * 1000)

@@ -395,8 +395,7 @@ class Sampler:
         self._good_until = float("inf")
         now = self._clock()
         try:
-            active = await self._store.count(now)
-            silent = await self._store.silent(now, now + self._lease * SILENT_SHARE)
+            active, silent = await self._store.count(now, now + self._lease * SILENT_SHARE)
         except StoreUnavailableError:
             self._metrics.set_streams(None, {})
             self._active = None

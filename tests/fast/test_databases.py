@@ -45,7 +45,7 @@ async def test_the_least_role_names_each_privilege_that_is_used_and_no_other(
     await store.renew([stream.place], now, stream.expires_at)
     await store.slots([stream.place])
     await store.end([stream.place], now)
-    await store.count(now)
+    await store.count(now, now)
     await store.forget("s", now)
 
     used = set[str]()

@@ -17,6 +17,7 @@ from stream_service.admission import Start
 from stream_service.app import create_app
 from stream_service.group_commit import GroupCommit
 from stream_service.settings import Settings
+from stream_service.store import Counted
 from stream_service.streams import LimitReachedError, Reached, StoreUnavailableError, utc_now
 from stream_service.telemetry import metrics as metrics_module
 from stream_service.telemetry.metrics import METRICS, Metrics, Sampler
@@ -236,12 +237,9 @@ async def test_many_scrapes_ask_the_store_once() -> None:
     class Counting:
         asked = 0
 
-        async def count(self, _: datetime) -> int:
+        async def count(self, *_: datetime) -> Counted:
             self.asked += 1
-            return 7
-
-        async def silent(self, *_: datetime) -> dict[str | None, int]:
-            return {}
+            return Counted(7, {})
 
     store: Any = Counting()
     sampler = Sampler(store, Metrics(), lease=timedelta(seconds=60))
