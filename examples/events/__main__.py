@@ -67,7 +67,10 @@ def main() -> None:
     parser.add_argument("events", help="a file of events, or a pattern")
     parser.add_argument("--picture", type=Path, help="draw the answers into this file")
     options = parser.parse_args()
-    database = connect(options.events)
+    try:
+        database = connect(options.events)
+    except duckdb.Error as error:
+        parser.error(str(error))
     for question, (title, *_) in QUESTIONS.items():
         print(f"\n{title}")  # noqa: T201
         print(database.sql((FOLDER / f"{question}.sql").read_text()))  # noqa: T201

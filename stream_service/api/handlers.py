@@ -113,9 +113,11 @@ async def stop_all(request: web.Request) -> web.Response:
         raise Problem(403, "operators-only", "Operators only", "forget=1 needs OPERATOR_TOKEN.")
     limiter = request.app[LIMITER]
     answer = {"ended": await limiter.stop_all(session, by=_ender(request))}
-    _audit(request, session, "all", ended=answer["ended"])
-    if forget:
-        answer["forgotten"] = await limiter.forget(session)
+    try:
+        if forget:
+            answer["forgotten"] = await limiter.forget(session)
+    finally:
+        _audit(request, session, "all", **answer)
     return json_response(answer)
 
 
@@ -126,10 +128,10 @@ def _ender(request: web.Request) -> Ender:
     return "account" if lease_id is None or is_stream_id(lease_id) else "player"
 
 
-def _audit(request: web.Request, session: str, which: str, *, ended: int) -> None:
+def _audit(request: web.Request, session: str, which: str, **counts: int) -> None:
     """Log who ended streams of an account: by the beginning of its digest, never by its id."""
     who = opened_by(request, request.app[SETTINGS])
-    fields = {"by": who, "which": which, "ended": ended, "account": session[:ACCOUNT_DIGITS]}
+    fields = {"by": who, "which": which, **counts, "account": session[:ACCOUNT_DIGITS]}
     if who == "operator":
         fields["user"] = user_of(request)
     audit.info("streams ended", extra=fields)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import UNSET, DecodeError, Meta, Struct, UnsetType, ValidationError, convert
@@ -113,6 +114,9 @@ async def _body_of(request: web.Request) -> _Body | _LooseBody:
         except ValidationError:
             # One item that is not of the right form harms no other.
             return _LOOSE_BODY.decode(raw)
+        except DecodeError:
+            # Nor does one with half of a character, or with a number beyond all bounds.
+            return convert(json.loads(raw), _LooseBody)
     except ValidationError as error:
         field = "tokens" if str(error).endswith("`$.tokens`") else "heartbeats"
         raise invalid(
@@ -120,7 +124,7 @@ async def _body_of(request: web.Request) -> _Body | _LooseBody:
             f"The body must have heartbeats, a list of at most {MOST_HEARTBEATS}, and may have "
             "tokens, true or false.",
         ) from None
-    except (DecodeError, RecursionError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         raise invalid("body", "The body is not JSON in UTF-8.") from None
 
 

@@ -25,7 +25,8 @@ class LineWriter:
     """A file to write whole lines to. A thread of its own writes them to the descriptor.
 
     A pipe that is full, a terminal that is paused, a reader that is gone, a full disk: lines are
-    dropped and counted, and the next one that gets through is told how many.
+    dropped and counted, and the next one that gets through is told how many. A line of which only a
+    part got through is ended before that.
     """
 
     def __init__(self, descriptor: int, tell: Callable[[int], str]) -> None:
@@ -74,6 +75,7 @@ class LineWriter:
         self.on_dropped(lines)
 
     def _work(self) -> None:
+        torn = False
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._texts)
@@ -81,12 +83,17 @@ class LineWriter:
                 dropped, self._dropped = self._dropped, 0
             raw = "".join(texts).encode(errors="backslashreplace")
             told = self._tell(dropped).encode() if dropped else b""
-            left = self._send(told + raw)
+            everything = (b"\n" if torn else b"") + told + raw
+            left = self._send(everything)
+            if len(left) < len(everything):
+                torn = bool(left) and everything[-len(left) - 1 : -len(left)] != b"\n"
             with self._changed:
                 self._waiting -= sum(map(len, texts))
+                if len(left) > len(raw):
+                    self._dropped += dropped  # Counted before, and still to be told.
                 self._changed.notify_all()
             if left:
-                self._drop(min(left.count(b"\n"), raw.count(b"\n")) + dropped)
+                self._drop(min(left.count(b"\n"), raw.count(b"\n")))
 
     def _send(self, raw: bytes) -> bytes:
         """Write it; returns what could not be written."""

@@ -138,6 +138,21 @@ def test_the_answers_are_drawn(answers: DuckDBPyConnection, tmp_path: Path) -> N
         assert title in picture
 
 
+def test_a_line_that_came_twice_counts_once_and_a_torn_one_not_at_all(tmp_path: Path) -> None:
+    line = json.dumps(
+        {
+            "id": "r",
+            "type": "stream.refused",
+            "time": "2026-11-26T20:00:00.000000Z",
+            "data": {"account": "a", "active": 3, "limit": 3},
+        }
+    )
+    events = tmp_path / "events"
+    events.write_text(f'{line}\n{{"specversion":"1.0","type":"stream.ref\n{line}\n')
+    [row] = answer(connect(str(events)), "accounts")
+    assert row["refusals"] == 1
+
+
 def test_what_plays_again_counts_a_stream_until_its_end_alone(tmp_path: Path) -> None:
     lines = []
     for second, kind, stream in (
@@ -150,7 +165,9 @@ def test_what_plays_again_counts_a_stream_until_its_end_alone(tmp_path: Path) ->
     ):
         data = {"account": "a", "stream_id": stream, "active": 1 + (second in (4, 6)), "limit": 2}
         when = f"2026-11-26T20:00:0{second}.000000Z"
-        lines.append(json.dumps({"type": f"stream.{kind}", "time": when, "data": data}))
+        lines.append(
+            json.dumps({"id": str(second), "type": f"stream.{kind}", "time": when, "data": data})
+        )
     events = tmp_path / "events"
     events.write_text("\n".join(lines) + "\n")
     # With one stream at a time 1-c is refused, so 0-d is not: it was by what was active then.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -258,3 +259,16 @@ async def test_the_gateways_token_opens_it(
     for headers, status in (({}, 401), ({"Authorization": f"Bearer {'t' * 16}"}, 200)):
         answer = await api.ask("POST", "/heartbeats", session=None, json=body, headers=headers)
         assert answer.status == status
+
+
+async def test_an_item_with_half_a_character_or_no_number_at_all_harms_no_other(api: Api) -> None:
+    started = await api.started()
+    good = json.dumps(_lease(started))
+    as_json = {"Content-Type": "application/json"}
+    bad = ['{"lease_id":"\\ud800"}', '{"playback_token":"\\ud800"}', '{"lease_id":1e999}', "NaN"]
+    body = f'{{"heartbeats":[{",".join([*bad, good])}]}}'
+    answer = await api.ask("POST", "/heartbeats", session=None, headers=as_json, data=body)
+    assert answer.status == 200
+    *problems, renewed = answer.body["results"]
+    assert [one["problem"]["status"] for one in problems] == [404, 401, 400, 400]
+    assert renewed["stream_id"] == started["stream_id"]

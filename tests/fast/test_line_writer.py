@@ -116,3 +116,46 @@ def _listens(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def test_each_line_that_is_lost_counts_once_and_is_told_once_something_takes_lines() -> None:
+    reader, pipe = os.pipe()
+    full = os.open("/dev/full", os.O_WRONLY)
+    target = os.dup(full)
+    counted: list[int] = []
+    writer = LineWriter(target, told)
+    writer.on_dropped = counted.append
+    for number in range(8):
+        writer.write(f"line {number}\n")
+        until(lambda: writer._waiting == 0)  # noqa: SLF001
+    until(lambda: sum(counted) == 8)
+    os.dup2(pipe, target)
+    os.close(pipe)
+    writer.write("the end\n")
+    until(lambda: writer._waiting == 0)  # noqa: SLF001
+    os.dup2(full, target)
+    with os.fdopen(reader) as stream:
+        assert stream.read() == "dropped 8\nthe end\n"
+    assert sum(counted) == 8
+
+
+def test_half_a_line_is_ended_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = bytearray()
+    room = 10
+
+    def write(_: int, raw: bytes) -> int:
+        nonlocal room
+        if room == 0:
+            raise OSError
+        taken, room = raw[:room], max(0, room - len(raw))
+        written.extend(taken)
+        return len(taken)
+
+    monkeypatch.setattr(os, "write", write)
+    writer = LineWriter(-1, told)
+    writer.write("a line\nanother\n")
+    until(lambda: writer._waiting == 0)  # noqa: SLF001
+    room = 1000
+    writer.write("the end\n")
+    until(lambda: writer._waiting == 0)  # noqa: SLF001
+    assert written == b"a line\nano\ndropped 1\nthe end\n"
