@@ -2,8 +2,8 @@
 
 Fills a database with streams as starts leave them (labels, a key, a device id), and asks it for the
 bytes of the data and of each index; renews, starts and ends some as the service does, and counts
-the index entries that it changes. The last column foretells the largest number from the smaller
-ones: how far to trust what is then foretold of --streams. What is not measured here is assumed,
+the index entries that it changes. The last column predicts the largest number from the smaller
+ones: how far to trust what is then predicted of --streams. What is not measured here is assumed,
 and has an option.
 """
 
@@ -107,15 +107,15 @@ def by_depth(points: Points, streams: float) -> float:
 
 
 def table(measured: Sequence[Measured]) -> list[str]:
-    """What was measured, and how well the smaller numbers foretell the largest."""
+    """What was measured, and how well the smaller numbers predict the largest."""
     last = measured[-1]
-    lines = [_line("streams", *(f"{one.streams:,}" for one in measured), "foretold")]
-    for part, foretell in (("sizes", by_line), ("costs", by_depth)):
+    lines = [_line("streams", *(f"{one.streams:,}" for one in measured), "predicted")]
+    for part, predict in (("sizes", by_line), ("costs", by_depth)):
         for name in getattr(last, part):
             points = [(one.streams, getattr(one, part)[name]) for one in measured]
             off = ""
-            if points[1:]:
-                off = f"{foretell(points[:-1], last.streams) / points[-1][1] - 1:+.1%}"
+            if points[1:] and points[-1][1]:
+                off = f"{predict(points[:-1], last.streams) / points[-1][1] - 1:+.1%}"
             lines.append(_line(name, *(f"{figure:,.0f}" for _, figure in points), off))
     changes = (f"{name} {number:g}" for name, number in last.entries.items())
     return [*lines, f"index entries changed by each: {', '.join(changes)}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import bson
@@ -11,6 +12,7 @@ from bench.capacity import Asked, Measured, by_depth, by_line, main, measure, ne
 from bench.engines import MONGO, Engine, MadeUp, documents_of
 from stream_service.streams import utc_now
 from tests.support.http_api import open_api
+from tests.support.processes import ROOT
 
 if TYPE_CHECKING:
     from pymongo import MongoClient
@@ -78,10 +80,10 @@ def test_a_line_and_the_depth_of_a_tree_foretell_what_follows_them() -> None:
 
 def test_the_last_column_tells_how_wrong_the_smaller_numbers_are() -> None:
     lines = table([of(100), of(1000, cpu=110), of(10_000, fixed=500_000, cpu=100)])
-    assert [line.split()[-1] for line in lines[:4]] == ["foretold", "-9.1%", "+0.0%", "+20.0%"]
+    assert [line.split()[-1] for line in lines[:4]] == ["predicted", "-9.1%", "+0.0%", "+20.0%"]
 
 
-def test_a_single_number_foretells_nothing() -> None:
+def test_a_single_number_predicts_nothing() -> None:
     assert table([of(1000)])[1].split() == ["data", "500,000"]
 
 
@@ -139,3 +141,31 @@ def test_an_error_tells_no_password(
     monkeypatch.setenv("MONGO_URL", url)
     assert main(["--engine", MONGO]) == 1
     assert "letmein" not in capsys.readouterr().err
+
+
+def test_the_guides_example_is_what_the_program_prints() -> None:
+    guide = (ROOT / "docs" / "performance.md").read_text()
+    block = guide.partition("python -m bench.capacity --streams 10000000")[2].partition("\n\n    ")[
+        2
+    ]
+    rows = [re.split(r"  +", line.strip()) for line in block.partition("\n## ")[0].splitlines()]
+    head = next(row for row in rows if row[0] == "streams")
+    told = next(row[0] for row in rows if row[0].startswith("index entries changed"))
+    changes = re.findall(r"([a-z ]+) ([0-9.]+)", told.partition(": ")[2])
+    measured = [
+        Measured(
+            int(number.replace(",", "")),
+            {
+                row[0]: int(row[column].replace(",", ""))
+                for row in rows[rows.index(head) + 1 :]
+                if re.match("data|index ", row[0]) and row[-1].endswith("%")
+            },
+            {},
+            {name.strip(): float(count) for name, count in changes},
+        )
+        for column, number in enumerate(head[1:-1], 1)
+    ]
+    printed = table(measured)[:-1]
+    printed += ["{:26}{:>15}  {}".format(*row) for row in needs(measured, Asked(streams=1e7))]
+    for line in printed:
+        assert re.split(r"  +", line.strip()) in rows
