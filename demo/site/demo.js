@@ -10,7 +10,7 @@ const AHEAD_SECONDS = 1;
 const $ = (id) => document.getElementById(id);
 const video = $("video");
 // Each tab is a device of its own here, so that four tabs are four devices.
-const device = (sessionStorage.device ??= `Tab ${1 + Math.floor(Math.random() * 899)}`);
+const device = (sessionStorage.device ??= `Tab ${100 + Math.floor(Math.random() * 900)}`);
 const deviceId = (sessionStorage.deviceId ??= crypto.randomUUID());
 
 let playing = null; // the client
