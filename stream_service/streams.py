@@ -63,8 +63,9 @@ class Stream(NamedTuple):
         limit: How many streams the account might have when this one started; None of one that was
             started by a version without this.
         plan: The name of the account's plan then, or None without a policy.
-        ended: What ended it for good: a stop, or a start that found its lease over and made sure
-            that no late heartbeat brings it back. None: its lease alone says whether it is active.
+        ended: What ended it for good: a stop, or a start or heartbeat that found its lease over
+            and made sure that nothing brings it back. None: its lease alone says whether it is
+            active.
         ended_by: Random; tells which command ended it for good. None: nothing has.
         tombstones: How the streams that had this slot before ended, the latest last.
     """
