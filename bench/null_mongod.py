@@ -1,10 +1,10 @@
 """A database that answers the MongoDB wire protocol at once and stores nothing.
 
 It shows what the service itself costs when its database costs next to nothing. It is no test
-double: every update says that it matched; a find of slots by `_id` shows an active stream in each;
-any other find comes back empty, or full if it was told so. It looks into a message only as far as
-its answer depends on it, so that one core of it serves many times the commands that one service
-process can send.
+double: every update says that it matched; a find of slots by `_id` shows an active stream in each,
+the one that was last started there if it is among the newest; any other find comes back empty, or
+full if it was told so. It looks into a message only as far as its answer depends on it, so that one
+core of it serves many times the commands that one service process can send.
 
     python -m bench.null_mongod PORT
 
@@ -26,11 +26,15 @@ from typing import Any, cast
 
 import bson
 import uvloop
+from cachetools import LRUCache
 
 from stream_service.streams import SECRET_BYTES, stream_id_of, token_of
 
 SECRET = bytes(SECRET_BYTES)
-"""Of the leases of all streams that it knows."""
+"""Of the leases of all streams that it knows without their start."""
+
+STARTED = 10_000
+"""Of so many starts, the newest, it keeps the stream's id: a stop looks for it."""
 
 OP_QUERY = 2004
 OP_REPLY = 1
@@ -51,6 +55,7 @@ _GREETINGS = ("hello", "isMaster", "ismaster")
 # What keeps a connection alive is nobody's request.
 _UNCOUNTED = {*_GREETINGS, "ping", "endSessions", "nullCounters", "nullActive"}
 _LIST_IN_FILTER = b"$in\0"
+_UPSERT = b"upsert\0"
 
 _HEADER = struct.Struct("<iiii")
 _INT = struct.Struct("<i")
@@ -69,6 +74,7 @@ class Database:
         self.counters: dict[str, list[int]] = {}
         self.bytes = 0
         self.active = 0
+        self.started: LRUCache[str, str] = LRUCache(STARTED)
 
     def answer(  # noqa: PLR0911
         self, body: dict[str, Any], documents: list[bytes], size: int = 0
@@ -92,7 +98,7 @@ class Database:
                 n = (
                     sum(_matched(statement["q"]) for statement in statements)
                     if statements is not None
-                    else sum(_matched_in(document) for document in documents)
+                    else sum(self._updated(document) for document in documents)
                 )
                 return bson.encode({"n": n, "nModified": n, "ok": 1})
             case "find":
@@ -112,6 +118,15 @@ class Database:
                 return bson.encode(_HELLO | {"localTime": datetime.now(UTC)})
         return _OK
 
+    def _updated(self, document: bytes) -> int:
+        if _LIST_IN_FILTER in document:
+            return _matched(bson.decode(document)["q"])
+        if _UPSERT in document:
+            statement = bson.decode(document)
+            if (started := statement["u"].get("$set", {}).get("stream_id")) is not None:
+                self.started[statement["q"]["_id"]] = started
+        return 1
+
     def _found(self, body: dict[str, Any]) -> bytes:
         query = body["filter"]
         if body["find"] != "streams":
@@ -128,7 +143,7 @@ class Database:
             {
                 "_id": f"{session}/{slot}",
                 "session": session,
-                "stream_id": stream_id_in(slot),
+                "stream_id": self.started.get(f"{session}/{slot}") or stream_id_in(slot),
                 "started_at": now,
                 # Whatever a heartbeat wanted: it is told of one that was not renewed.
                 "expires_at": now + timedelta(days=1),
@@ -146,10 +161,6 @@ def stream_id_in(slot: int | str) -> str:
 
 def _listed(condition: Any) -> list[Any]:
     return condition["$in"] if isinstance(condition, dict) else [condition]
-
-
-def _matched_in(document: bytes) -> int:
-    return _matched(bson.decode(document)["q"]) if _LIST_IN_FILTER in document else 1
 
 
 def _matched(query: dict[str, Any]) -> int:
