@@ -141,6 +141,17 @@ class Beat(NamedTuple):
         return self.place.session
 
 
+class _Stop(NamedTuple):
+    """A request to end a stream."""
+
+    place: Place
+    by: Ender
+
+    @property
+    def session(self) -> str:
+        return self.place.session
+
+
 class _Many(NamedTuple):
     """Some of the streams that one request renews."""
 
@@ -275,7 +286,7 @@ class Limiter:
         )
         self._many_under_way = 0
         self._turn = asyncio.Lock()
-        self._stop: GroupCommit[Place, End | None] = GroupCommit(
+        self._stop: GroupCommit[_Stop, bool] = GroupCommit(
             self._stop_batch, account=_session, observe=group("stop")
         )
         self._list: GroupCommit[str, list[Stream]] = GroupCommit(
@@ -430,7 +441,7 @@ class Limiter:
         Raises:
             StreamNotFoundError: It was never known to this session, or it has been forgotten.
         """
-        return self._stopped([await self._stop(place)], by) > 0
+        return await self._stop(_Stop(place, by))
 
     async def stop_all(self, session: str, *, by: Ender = "account") -> int:
         """End the streams that a session has now; one that starts meanwhile may stay.
@@ -447,18 +458,11 @@ class Limiter:
         answered = self._list.answered + self._stop.answered
         try:
             async with asyncio.timeout(self._stop.deadline_seconds):
-                places = [one.place for one in await self._list(session) if one.ended is None]
-                stopped = await asyncio.gather(*map(self._stop, places))
+                streams = await self._list(session)
+                stops = [self._stop(_Stop(one.place, by)) for one in streams if one.ended is None]
+                return sum(await asyncio.gather(*stops))
         except TimeoutError:
             raise late(self._list.answered + self._stop.answered - answered) from None
-        return self._stopped(stopped, by)
-
-    def _stopped(self, ends: Sequence[End | None], by: Ender) -> int:
-        """Tell of the streams that a request ended; returns how many were active."""
-        told = [end._replace(by=by) for end in ends if end is not None]
-        for end in told:
-            self._observer.on_end(end)
-        return sum(end.reason == "stopped" for end in told)
 
     async def forget(self, session: str) -> int:
         """Delete what is stored of a session, but for streams that are active.
@@ -664,10 +668,10 @@ class Limiter:
             outcomes.append(Renewed(*place, ends, content or None))
         return outcomes
 
-    async def _stop_batch(self, places: Sequence[Place]) -> list[End | Exception | None]:
+    async def _stop_batch(self, stops: Sequence[_Stop]) -> list[bool | Exception]:
         """Two commands: what is there, and the end of what nothing has ended yet."""
         now = self._clock()
-        holders = await self._store.slots(set(places))
+        holders = await self._store.slots({stop.place for stop in stops})
         there = {
             place: holder
             for place, holder in holders.items()
@@ -675,8 +679,8 @@ class Limiter:
         }
         # Of several who end one of them at the same moment, here or elsewhere, one is told so.
         ended = await self._store.end(there, now) if there else set()
-        outcomes: list[End | Exception | None] = []
-        for place in places:
+        outcomes: list[bool | Exception] = []
+        for place, by in stops:
             holder = holders.get(place)
             if holder is None or (
                 holder.place != place and holder.reason_of(place.stream_id) is None
@@ -685,9 +689,10 @@ class Limiter:
             elif place in ended:
                 ended.discard(place)
                 reason: Reason = "stopped" if holder.is_active(now) else "expired"
-                outcomes.append(self._end(holder, reason, now))
+                self._observer.on_end(self._end(holder, reason, now)._replace(by=by))
+                outcomes.append(reason == "stopped")
             else:
-                outcomes.append(None)
+                outcomes.append(False)
         return outcomes
 
     async def _list_batch(self, sessions: Sequence[str]) -> list[list[Stream]]:
@@ -721,7 +726,7 @@ def _size(content: str) -> int:
     return _LABEL_OVERHEAD_BYTES + 4 * len(content)
 
 
-def _session(of: Place | Beat) -> str:
+def _session(of: Place | Beat | _Stop) -> str:
     return of.session
 
 

@@ -12,12 +12,14 @@ import pytest
 from stream_service import admission
 from stream_service import store as store_module
 from stream_service.admission import SAME_DEVICE, STALEST, Start
-from stream_service.limiter import Limiter, Renewed, Started
+from stream_service.limiter import End, Limiter, Observer, Renewed, Started
 from stream_service.store import MongoStore, Put
 from stream_service.streams import (
     LimitReachedError,
+    StoreUnavailableError,
     Stream,
     StreamEndedError,
+    TooManyRequestsError,
     new_secret,
     stream_id_of,
     token_of,
@@ -323,6 +325,35 @@ async def test_of_two_who_stop_all_in_one_batch_each_stream_is_told_to_one(
     told = await asyncio.gather(*(limiters[0].stop_all(session) for session in "stus"))
 
     assert told == [3, 3, 0, 0]
+
+
+@pytest.mark.parametrize("way", ["stop", "stop_all"])
+async def test_a_stop_that_is_made_too_late_to_be_answered_is_told_all_the_same(
+    stores: list[MongoStore], monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    ended: list[tuple[str, str | None]] = []
+
+    class Ends(Observer):
+        def on_end(self, end: End) -> None:
+            ended.append((end.reason, end.by))
+
+    limiter = Limiter(stores[0], lease=LEASE, observer=Ends())
+    stream = (await limiter.start(Start("s", 3))).stream
+    end, go_on = stores[0].end, asyncio.Event()
+
+    async def end_late(*args: Any) -> Any:
+        await go_on.wait()
+        return await end(*args)
+
+    monkeypatch.setattr(stores[0], "end", end_late)
+    limiter._stop.deadline_seconds = 0.2  # noqa: SLF001
+    of: Any = stream.place if way == "stop" else "s"
+    with pytest.raises((StoreUnavailableError, TooManyRequestsError)):
+        await getattr(limiter, way)(of, by="operator")
+    go_on.set()
+    await limiter.finish()
+
+    assert ended == [("stopped", "operator")]
 
 
 async def test_a_stop_of_all_tells_only_of_what_it_ended_itself(
