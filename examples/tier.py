@@ -264,3 +264,7 @@ if __name__ == "__main__":
         asyncio.run(_main())
     except KeyboardInterrupt:
         sys.exit(130)
+    except ExceptionGroup as errors:
+        if errors.subgroup(ClientError) is None:
+            raise
+        sys.exit(f"examples.tier: a start failed: {errors.exceptions[0]}")
