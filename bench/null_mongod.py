@@ -156,7 +156,7 @@ class Database:
 
 def stream_id_in(slot: int | str) -> str:
     """The id of the one stream that the null database knows in this slot of any session."""
-    return stream_id_of(int(slot), token_of(SECRET))
+    return stream_id_of(slot, token_of(SECRET))
 
 
 def _listed(condition: Any) -> list[Any]:

@@ -144,10 +144,10 @@ def token_of(secret: bytes) -> str:
     """The part of a stream id that its lease's secret makes: a digest, in 22 characters."""
     digest = _DIGEST.copy()
     digest.update(secret)
-    return b2a_base64(digest.digest()).translate(_URLSAFE)[:22].decode()
+    return b2a_base64(digest.digest())[:22].translate(_URLSAFE).decode()
 
 
-def stream_id_of(slot: int, token: str) -> str:
+def stream_id_of(slot: int | str, token: str) -> str:
     """The id of the stream in this slot whose lease's secret has this digest."""
     return f"{slot}-{token}"
 

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 _CHECK_BYTES = 8
 _BODY_BYTES = SECRET_BYTES + 18
 _LENGTH = 56
-_SLOTS = {str(slot): slot for slot in range(MAX_LIMIT)}
+_PREFIXES = {str(slot): b"%d-" % slot for slot in range(MAX_LIMIT)}
+"""What is checked beside the body, by the text of the slot."""
+
 _URLSAFE = bytes.maketrans(b"-_+/", b"+/!!")
 """To what `a2b_base64` reads; of one id there is one spelling."""
 
@@ -56,12 +58,14 @@ class LeaseIds:
         """The id of the lease of this stream."""
         slot = place.stream_id.partition("-")[0]
         body = secret + bytes.fromhex(place.session)
-        return f"{slot}-{urlsafe_b64encode(body + self._check(slot, body)).decode()}"
+        check = self._check(_PREFIXES[slot] + body)
+        return f"{slot}-{urlsafe_b64encode(body + check).decode()}"
 
     def place_of(self, text: str) -> Place | None:
         """Where the stream of this lease is; None for what is no lease id of ours."""
         slot, _, rest = text.partition("-")
-        if slot not in _SLOTS or len(rest) != _LENGTH or not rest.isascii():
+        prefix = _PREFIXES.get(slot)
+        if prefix is None or len(rest) != _LENGTH or not rest.isascii():
             return None
         try:
             raw = a2b_base64(rest.encode().translate(_URLSAFE))
@@ -69,14 +73,14 @@ class LeaseIds:
             return None
         body, check = raw[:-_CHECK_BYTES], raw[-_CHECK_BYTES:]
         # It leaves out what it does not know: then too little is left for the check.
-        if len(body) != _BODY_BYTES or not compare_digest(check, self._check(slot, body)):
+        if len(body) != _BODY_BYTES or not compare_digest(check, self._check(prefix + body)):
             return None
         secret, session = body[:SECRET_BYTES], body[SECRET_BYTES:].hex()
-        return Place(session, stream_id_of(_SLOTS[slot], token_of(secret)))
+        return Place(session, stream_id_of(slot, token_of(secret)))
 
-    def _check(self, slot: str, body: bytes) -> bytes:
+    def _check(self, checked: bytes) -> bytes:
         check = self._keyed.copy()
-        check.update(b"%b-%b" % (slot.encode(), body))
+        check.update(checked)
         return check.digest()
 
 
