@@ -8,6 +8,8 @@ import logging
 import os
 import re
 import sys
+from asyncio import new_event_loop
+from contextlib import suppress
 from pathlib import Path
 from textwrap import fill
 
@@ -25,6 +27,9 @@ except ModuleNotFoundError as error:
         f"stream-service: this Python has no {error.name}. `make install` installs what is needed; "
         "then run .venv/bin/python -m stream_service"
     )
+
+with suppress(ImportError):
+    from uvloop import new_event_loop
 
 log = logging.getLogger("stream_service")
 
@@ -84,7 +89,8 @@ def main(arguments: list[str] | None = None) -> int:
             log.warning(unread.pop(0))
         embedded_in = (options.data_dir or Path("data")) if options.embedded else None
         start_tracing()
-        return asyncio.run(serve(settings, embedded_in=embedded_in))
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            return runner.run(serve(settings, embedded_in=embedded_in))
     except (SettingsError, EmbeddedError, CannotServeError) as error:
         OUTPUT.close()  # What was logged comes first.
         for line in [*str(error).splitlines(), *unread]:

@@ -82,10 +82,9 @@ async def embedded_database(directory: Path) -> AsyncIterator[EmbeddedDatabase]:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            umask=0o077,
             # Ctrl-C reaches the whole process group, but the database has to go last.
             start_new_session=True,
-            preexec_fn=end_with_parent(),
+            preexec_fn=_before_it_runs(),
         )
     exited = asyncio.create_task(process.wait())
     url = f"mongodb://127.0.0.1:{port}/?directConnection=true"
@@ -127,6 +126,17 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _before_it_runs() -> Callable[[], None]:
+    ends_with_parent = end_with_parent()
+
+    def prepare() -> None:
+        ends_with_parent()
+        # uvloop does not know the argument `umask`.
+        os.umask(0o077)
+
+    return prepare
 
 
 def end_with_parent() -> Callable[[], None]:

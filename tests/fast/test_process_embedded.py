@@ -23,7 +23,13 @@ from stream_service.process import embedded
 from stream_service.process.embedded import EmbeddedError, embedded_database
 from tests.support.database import url_of
 from tests.support.disks import fill, small_disk
-from tests.support.processes import PATIENCE_SECONDS, Service, is_running
+from tests.support.processes import (
+    PATIENCE_SECONDS,
+    SERVE,
+    SERVE_WITHOUT_UVLOOP,
+    Service,
+    is_running,
+)
 
 SESSION = {"Session-Id": "lkjlkjely"}
 
@@ -47,6 +53,20 @@ def _walk(url: str) -> list[str]:
     named = ("--header", "Session-Id: lkjlkjely")
     codes = [_curl(*status, f"{url}/watch")]
     return codes + [_curl(*status, *named, f"{url}/watch") for _ in range(4)]
+
+
+@pytest.mark.parametrize("program", [SERVE, SERVE_WITHOUT_UVLOOP])
+def test_it_serves_on_uvloop_and_on_asyncios_own_event_loop_where_that_is_missing(
+    tmp_path: Path, program: tuple[str, ...]
+) -> None:
+    with Service("--embedded", "--data-dir", str(tmp_path / "data"), program=program) as service:
+        assert _walk(service.url) == ["400", "200", "200", "200", "401"]
+        libraries = Path(f"/proc/{service.pid}/maps").read_text()
+        assert ("uvloop" in libraries) == (program == SERVE)
+        [database] = service.children
+        service.signal(signal.SIGTERM)
+        assert service.status() == 0
+    assert not is_running(database)
 
 
 def test_the_curl_walk_of_the_first_version_and_its_streams_survive_a_restart(

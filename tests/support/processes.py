@@ -22,6 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 ROOT = Path(__file__).parent.parent.parent
+SERVE = ("-m", "stream_service")
+_WITHOUT_UVLOOP = """
+import sys
+sys.modules["uvloop"] = None
+from stream_service.__main__ import main
+sys.exit(main())
+"""
+SERVE_WITHOUT_UVLOOP = ("-c", _WITHOUT_UVLOOP)
+"""The service of a Python that has no uvloop."""
+
 PATIENCE_SECONDS = 40.0
 """Generous: it is only waited for when something is broken."""
 
@@ -77,15 +87,19 @@ class Service:
     """A running service; leaving the context ends it, the hard way if it has to be."""
 
     def __init__(
-        self, *arguments: str, program: tuple[str, ...] = ("-m", "stream_service"), **variables: str
+        self, *arguments: str, program: tuple[str, ...] | None = None, **variables: str
     ) -> None:
         """Start it, without waiting.
 
         Args:
             arguments: Of the command line.
-            program: What Python runs.
+            program: What Python runs. By default the service, on uvloop; with TEST_LOOP=asyncio in
+                this environment on asyncio's own event loop.
             variables: Of the environment. PORT is a free one by default.
         """
+        if program is None:
+            on_asyncio = os.environ.get("TEST_LOOP") == "asyncio"
+            program = SERVE_WITHOUT_UVLOOP if on_asyncio else SERVE
         self.process = subprocess.Popen(
             [sys.executable, *program, *arguments],
             env=environment(variables),
