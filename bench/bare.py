@@ -1,5 +1,7 @@
 """The yardstick: an aiohttp handler that answers {"status":"UP"} and does nothing else.
 
+On uvloop, as the service is.
+
 python -m bench.bare PORT
 """
 
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import sys
 
+import uvloop
 from aiohttp import web
 
 
@@ -20,7 +23,13 @@ def main() -> int:
     app = web.Application()
     app.add_routes([web.get("/", up)])
     web.run_app(
-        app, host="127.0.0.1", port=int(sys.argv[1]), access_log=None, print=None, backlog=1024
+        app,
+        host="127.0.0.1",
+        port=int(sys.argv[1]),
+        access_log=None,
+        print=None,
+        backlog=1024,
+        loop=uvloop.new_event_loop(),
     )
     return 0
 

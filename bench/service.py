@@ -1,6 +1,6 @@
-"""The service, with group commit or with every request on its own.
+"""The service; with every request on its own; or on asyncio's event loop.
 
-    python -m bench.service grouped|alone [ARGUMENTS]
+    python -m bench.service grouped|alone|asyncio [ARGUMENTS]
 
 Environment and further arguments are those of `python -m stream_service`. The one place of the
 benchmarks that knows the inside of the service.
@@ -8,16 +8,18 @@ benchmarks that knows the inside of the service.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from typing import TYPE_CHECKING, Any
 
+from stream_service import __main__ as service
 from stream_service import limiter
-from stream_service.__main__ import main as serve
 from stream_service.group_commit import AGAIN, DEADLINE_SECONDS
 from stream_service.streams import StoreConflictError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+    from types import ModuleType
 
 
 class Alone:
@@ -53,12 +55,18 @@ class Alone:
 
 def main() -> int:
     """Serve until a signal."""
-    if sys.argv[1] == "alone":
-        names = vars(limiter)
-        if "GroupCommit" not in names:
-            sys.exit("bench.service: the limiter has no GroupCommit to be replaced")
-        names["GroupCommit"] = Alone
-    return serve(sys.argv[2:])
+    match sys.argv[1]:
+        case "alone":
+            _replace(limiter, "GroupCommit", Alone)
+        case "asyncio":
+            _replace(service, "new_event_loop", asyncio.new_event_loop)
+    return service.main(sys.argv[2:])
+
+
+def _replace(module: ModuleType, name: str, by: Any) -> None:
+    if name not in vars(module):
+        sys.exit(f"bench.service: {module.__name__} has no {name} to be replaced")
+    setattr(module, name, by)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,8 @@ CHECKS = ("checks", "new-checks", "live-checks")
 NULL_SCENARIOS = (*SERVICE_SCENARIOS, "unseen", *CHECKS)
 """Unseen: heartbeats of streams that the process has not met, and so has to read once each."""
 GROUPED, ALONE, PAIR, PEER = "grouped", "alone", "grouped x2", "fastapi-stream-lease"
+ASYNCIO = "asyncio"
+"""Grouped, on asyncio's event loop in place of uvloop."""
 SIGNING = {f"grouped + {kind}": kind for kind in (ED25519, P256)}
 """Grouped, with playback tokens by such a key."""
 LIMITED = "grouped + limits"
@@ -134,6 +136,7 @@ def subjects_on(name: str, url: str | None, directory: Path) -> Iterator[list[Su
                 database = _DATABASES[name](stack, url, directory)
                 services = [_service(stack, how, database, directory) for how in (GROUPED, ALONE)]
                 if name == NULL:
+                    services.append(_service(stack, ASYNCIO, database, directory))
                     services.append(_pair(stack, database, directory))
                     services.append(_limited(stack, database, directory))
                     services += [_signing(stack, how, database, directory) for how in SIGNING]
@@ -208,7 +211,11 @@ def _service(stack: ExitStack, how: str, database: Database, directory: Path) ->
     if database.name != NULL:
         stack.callback(_drop, database.url, mongo_db)
     process = stack.enter_context(running(_python("bench.service", how), port, environment))
-    scenarios = (*SERVICE_SCENARIOS, "unseen") if database.name == NULL else SERVICE_SCENARIOS
+    scenarios: Sequence[str] = SERVICE_SCENARIOS
+    if how == ASYNCIO:
+        scenarios = ("starts", "heartbeats")
+    elif database.name == NULL:
+        scenarios = (*SERVICE_SCENARIOS, "unseen")
     return Subject(how, database, port, [process], scenarios, directory)
 
 
