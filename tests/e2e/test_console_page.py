@@ -215,6 +215,7 @@ def test_charts_begin_with_the_process_and_say_figures_as_people_do(
     visit: Visit, service: Service
 ) -> None:
     state = {**state_of(service), "history": history([0.599, 0.04])}
+    state["processes"][0]["clock"] = -0.04
     page = visit.open("about:blank", viewport=DESK)
     page.route("**/console/state", lambda route: route.fulfill(json=state))
     page.goto(f"{service.url}/console")
@@ -225,6 +226,7 @@ def test_charts_begin_with_the_process_and_say_figures_as_people_do(
     assert 100 < float(drawn[1:].split(",")[0]) < 200
     expect(page.locator("#scope")).to_contain_text("this process only")
     expect(page.locator("#scope")).to_contain_text("Since the start at")
+    expect(page.locator("#processes")).to_contain_text("clock as the database's")
     latency = page.locator("[data-chart=latency]")
     expect(latency.locator("h2 + .note")).to_have_text("to answer viewers, in the service")
     expect(latency.locator(".figure")).to_have_text(re.compile(r"p50\s40\sms\s+p99\s40\sms"))

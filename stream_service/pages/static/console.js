@@ -125,7 +125,8 @@ function showAllProcesses(all) {
     const other = Object.keys(settings).filter((key) => String(settings[key]) !== String(all[0].settings[key]));
     return element("li", {
       textContent: `${name} · version ${settings.version} · limit ${settings.STREAM_LIMIT} · since ${clockTime(started_at)} · `
-        + (clock === null ? "clock not known" : `clock ${clock.toFixed(1)} s ahead of the database's`)
+        + (clock === null ? "clock not known" : Math.abs(clock) < 0.05 ? "clock as the database's"
+          : `clock ${Math.abs(clock).toFixed(1)} s ${clock < 0 ? "behind" : "ahead of"} the database's`)
         + (other.length ? ` · not as the first: ${other.join(", ")}` : ""),
     });
   }));
