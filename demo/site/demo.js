@@ -39,9 +39,13 @@ function show() {
     // Each segment is asked for with the token of the last start or heartbeat.
     xhrSetup: (request) => request.setRequestHeader("Playback-Token", token),
   });
+  let refused = false;
+  hls.on(Hls.Events.FRAG_LOADED, () => (refused = false));
   hls.on(Hls.Events.ERROR, (_, { fatal, response }) => {
-    if (response?.code === 401) say("The content server refuses the film: this stream is over (401).");
-    else if (fatal) say("The film cannot be loaded.");
+    if (response?.code === 401) {
+      refused = true;
+      say("The content server refuses the film: this stream is over (401).");
+    } else if (fatal && !refused) say("The film cannot be loaded.");
   });
   hls.loadSource(FILM);
   hls.attachMedia(video);

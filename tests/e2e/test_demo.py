@@ -229,7 +229,8 @@ def test_a_tab_that_ignores_the_limit_goes_dark_once_its_place_is_taken(
     )
     assert dark_at - at <= DARK_WITHIN_SECONDS
     disobedient.get_by_text("refuses the film").wait_for()
-    # Long after its heartbeats have got no answer, it says nothing else.
+    # Long after its heartbeats have got no answer, and its segments neither, it says nothing else.
+    disobedient.route("**/film/**", lambda _: None)
     disobedient.clock.run_for(3 * 60_000)
     assert "refuses the film" in disobedient.locator("#status").inner_text()
     screenshot(disobedient, "demo-dark")
