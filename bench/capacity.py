@@ -76,8 +76,8 @@ class Asked:
     streams: float = 1_000_000
     lease: float = 60
     minutes: float = 45
-    heartbeat_us: float = 70
-    start_us: float = 580
+    heartbeat_us: float = 100
+    start_us: float = 990
     shard_updates: float = 10_000
 
 
