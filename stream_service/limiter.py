@@ -135,21 +135,12 @@ class Beat(NamedTuple):
     place: Place
     returning: bool = False
 
-    @property
-    def session(self) -> str:
-        """Digest of the session id."""
-        return self.place.session
-
 
 class _Stop(NamedTuple):
     """A request to end a stream."""
 
     place: Place
     by: Ender
-
-    @property
-    def session(self) -> str:
-        return self.place.session
 
 
 class _Many(NamedTuple):
@@ -277,7 +268,9 @@ class Limiter:
             self._start_batch, account=lambda start: start.session, observe=group("start")
         )
         self._heartbeat: GroupCommit[Beat, Renewed] = GroupCommit(
-            self._heartbeat_batch, account=_session, observe=group("heartbeat")
+            self._heartbeat_batch,
+            account=lambda beat: beat.place.session,
+            observe=group("heartbeat"),
         )
         self._at_once = FEWEST
         # Apart from the others, and one at a time: no single heartbeat waits behind a thousand.
@@ -287,13 +280,13 @@ class Limiter:
         self._many_under_way = 0
         self._turn = asyncio.Lock()
         self._stop: GroupCommit[_Stop, bool] = GroupCommit(
-            self._stop_batch, account=_session, observe=group("stop")
+            self._stop_batch, account=lambda stop: stop.place.session, observe=group("stop")
         )
         self._list: GroupCommit[str, list[Stream]] = GroupCommit(
             self._list_batch, account=str, observe=group("list")
         )
         self._look: GroupCommit[Place, Stream | None] = GroupCommit(
-            self._look_batch, account=_session, observe=group("look")
+            self._look_batch, account=lambda place: place.session, observe=group("look")
         )
         self._groups = (
             self._start,
@@ -536,8 +529,8 @@ class Limiter:
         for change, was_made in zip(changes, made, strict=True):
             match change:
                 case Put(stream, victim) if was_made and victim is not None:
-                    end = self._end(victim, "replaced", now)
-                    self._observer.on_end(end._replace(replaced_by=stream.stream_id))
+                    end = self._end(victim, "replaced", now, replaced_by=stream.stream_id)
+                    self._observer.on_end(end)
                 case Put(expired=expired) if was_made and expired and expired.ended is None:
                     self._observer.on_end(self._end(expired, "expired", now))
 
@@ -549,8 +542,16 @@ class Limiter:
         for place in await self._store.expire(lapsed, now, durable=durable):
             self._observer.on_end(self._end(lapsed[place], "expired", now))
 
-    def _end(self, stream: Stream, reason: Reason, now: datetime) -> End:
-        return End(stream, reason, now, stream.expires_at - self._lease)
+    def _end(
+        self,
+        stream: Stream,
+        reason: Reason,
+        now: datetime,
+        *,
+        by: Ender | None = None,
+        replaced_by: str | None = None,
+    ) -> End:
+        return End(stream, reason, now, stream.expires_at - self._lease, by, replaced_by)
 
     async def _decide(self, starts: Sequence[Start], now: datetime) -> list[Decision]:
         by_session: dict[str, list[int]] = {}
@@ -689,7 +690,7 @@ class Limiter:
             elif place in ended:
                 ended.discard(place)
                 reason: Reason = "stopped" if holder.is_active(now) else "expired"
-                self._observer.on_end(self._end(holder, reason, now)._replace(by=by))
+                self._observer.on_end(self._end(holder, reason, now, by=by))
                 outcomes.append(reason == "stopped")
             else:
                 outcomes.append(False)
@@ -724,10 +725,6 @@ class Limiter:
 def _size(content: str) -> int:
     # Four bytes for each character is the most that Python's strings take.
     return _LABEL_OVERHEAD_BYTES + 4 * len(content)
-
-
-def _session(of: Place | Beat | _Stop) -> str:
-    return of.session
 
 
 def _started(
