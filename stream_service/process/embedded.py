@@ -84,7 +84,7 @@ async def embedded_database(directory: Path) -> AsyncIterator[EmbeddedDatabase]:
             stderr=output,
             # Ctrl-C reaches the whole process group, but the database has to go last.
             start_new_session=True,
-            preexec_fn=_before_it_runs(),
+            preexec_fn=child_setup(),
         )
     exited = asyncio.create_task(process.wait())
     url = f"mongodb://127.0.0.1:{port}/?directConnection=true"
@@ -128,26 +128,16 @@ def _free_port() -> int:
         return port
 
 
-def _before_it_runs() -> Callable[[], None]:
-    ends_with_parent = end_with_parent()
+def child_setup() -> Callable[[], None]:
+    """What a child process runs before its program: its files are private, and it ends with this.
 
-    def prepare() -> None:
-        ends_with_parent()
-        # uvloop does not know the argument `umask`.
-        os.umask(0o077)
-
-    return prepare
-
-
-def end_with_parent() -> Callable[[], None]:
-    """What a child process runs before its program, for the kernel to end it with this process.
-
-    Killed, not asked: SecantusDB does not always end on SIGTERM, and nobody is left to ask twice.
-    What it acknowledged is on disk. It ends with the thread that starts it.
+    Killed by the kernel, not asked: SecantusDB does not always end on SIGTERM, and nobody is left
+    to ask twice. What it acknowledged is on disk. It ends with the thread that starts it.
     """
     parent, libc = os.getpid(), ctypes.CDLL(None)
 
     def prepare() -> None:
+        os.umask(0o077)  # uvloop does not know that argument.
         if sys.platform == "linux":
             libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != parent:

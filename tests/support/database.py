@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
-from stream_service.process.embedded import PROGRAM, START_SECONDS, STOP_SECONDS, end_with_parent
+from stream_service.process.embedded import PROGRAM, START_SECONDS, STOP_SECONDS, child_setup
 from stream_service.streams import utc_now
 from tests.support.processes import end, free_port
 
@@ -59,7 +59,7 @@ class Database:
                 stderr=log,
                 start_new_session=True,
                 # The tests may be killed. No lock of another thread's is asked for before it runs.
-                preexec_fn=end_with_parent(),  # noqa: PLW1509
+                preexec_fn=child_setup(),  # noqa: PLW1509
             )
 
     def __enter__(self) -> Self:
