@@ -120,13 +120,18 @@ byId("process").addEventListener("change", (event) => {
   show(processes.get(shown).state);
 });
 
+function clockWords(ahead) {
+  if (ahead === null) return "clock not known";
+  if (Math.abs(ahead) < 0.05) return "clock as the database's";
+  return `clock ${Math.abs(ahead).toFixed(1)} s ${ahead < 0 ? "behind" : "ahead of"} the database's`;
+}
+
 function showAllProcesses(all) {
   byId("processes").replaceChildren(...all.map(({ name, started_at, settings, clock }) => {
     const other = Object.keys(settings).filter((key) => String(settings[key]) !== String(all[0].settings[key]));
     return element("li", {
       textContent: `${name} · version ${settings.version} · limit ${settings.STREAM_LIMIT} · since ${clockTime(started_at)} · `
-        + (clock === null ? "clock not known" : Math.abs(clock) < 0.05 ? "clock as the database's"
-          : `clock ${Math.abs(clock).toFixed(1)} s ${clock < 0 ? "behind" : "ahead of"} the database's`)
+        + clockWords(clock)
         + (other.length ? ` · not as the first: ${other.join(", ")}` : ""),
     });
   }));
