@@ -93,7 +93,7 @@ def test_each_stream_beats_three_times_in_a_lease() -> None:
 
 
 def test_those_that_ended_are_documents_for_sixteen_minutes_and_hold_no_place() -> None:
-    found = figures(of(1000), streams=2_700_000, heartbeat_us=70, start_us=580)
+    found = figures(of(1000), streams=2_700_000)
     assert found["starts, stops a second"] == "1,000"
     assert found["documents"] == "3,660,000"
     assert found["data"] == "1.83 GB"
@@ -102,7 +102,7 @@ def test_those_that_ended_are_documents_for_sixteen_minutes_and_hold_no_place() 
 
 
 def test_a_life_updates_at_each_heartbeat_and_twice_beside() -> None:
-    found = figures(of(1000), streams=2_700_000, heartbeat_us=70, start_us=580)
+    found = figures(of(1000), streams=2_700_000)
     assert found["updates a second"] == "137,000"
     # Of thirty heartbeats one moves an entry. A start makes four, which stop and deletion remove.
     assert found["index entries a second"] == "17,000"
