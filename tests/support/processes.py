@@ -31,6 +31,7 @@ sys.exit(main())
 """
 SERVE_WITHOUT_UVLOOP = ("-c", _WITHOUT_UVLOOP)
 """The service of a Python that has no uvloop."""
+TESTED = SERVE_WITHOUT_UVLOOP if os.environ.get("TEST_LOOP") == "asyncio" else SERVE
 
 PATIENCE_SECONDS = 40.0
 """Generous: it is only waited for when something is broken."""
@@ -87,19 +88,15 @@ class Service:
     """A running service; leaving the context ends it, the hard way if it has to be."""
 
     def __init__(
-        self, *arguments: str, program: tuple[str, ...] | None = None, **variables: str
+        self, *arguments: str, program: tuple[str, ...] = TESTED, **variables: str
     ) -> None:
         """Start it, without waiting.
 
         Args:
             arguments: Of the command line.
-            program: What Python runs. By default the service, on uvloop; with TEST_LOOP=asyncio in
-                this environment on asyncio's own event loop.
+            program: What Python runs. By default the service, without uvloop if TEST_LOOP=asyncio.
             variables: Of the environment. PORT is a free one by default.
         """
-        if program is None:
-            on_asyncio = os.environ.get("TEST_LOOP") == "asyncio"
-            program = SERVE_WITHOUT_UVLOOP if on_asyncio else SERVE
         self.process = subprocess.Popen(
             [sys.executable, *program, *arguments],
             env=environment(variables),
